@@ -1,0 +1,1 @@
+"""stackbus: the notifications of an OpenStack cloud for the systems outside it."""

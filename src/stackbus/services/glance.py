@@ -1,0 +1,28 @@
+"""Glance, image: unversioned dicts on exchange ``glance``; no actor, and an error is a text."""
+
+from __future__ import annotations
+
+from stackbus.services.service import Payload, Service, text
+
+
+def project(event_type: str, payload: Payload) -> str | None:
+    """Read the owner's project: ``owner``, ``owner_id`` in ``image.send`` (glance/notifier.py)."""
+    del event_type
+    return text(payload.get("owner")) or text(payload.get("owner_id"))
+
+
+GLANCE = Service(
+    name="glance",
+    type="image",
+    exchange="glance",
+    event_types=(
+        "image",
+        "task",
+        "metadef_namespace",
+        "metadef_object",
+        "metadef_property",
+        "metadef_resource_type",
+        "metadef_tag",
+    ),
+    project=project,
+)

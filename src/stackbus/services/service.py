@@ -1,0 +1,65 @@
+"""What stackbus knows of one OpenStack service: a value.
+
+The ten of them stand in files beside this one, listed in ``__init__.py``. ``expose/`` reads the
+configuration part, ``relay/`` the reading part. A new service is a new file and a new line there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+Payload = Mapping[str, object]
+
+PRIORITIES = ("audit", "critical", "debug", "error", "info", "sample", "warn")
+"""oslo.messaging's seven, as they stand in routing keys (oslo_messaging/notify/notifier.py)."""
+
+NOTIFICATION_TOPICS = ("notifications", "versioned_notifications", "ironic_versioned_notifications")
+"""First words of the routing keys under which the ten services publish notifications."""
+
+SHARED_EXCHANGE = "openstack"
+"""oslo.messaging's default ``control_exchange``: Cinder and Manila share it in many clouds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Option:
+    """One option of an oslo.config file, with the reason why it is set."""
+
+    section: str
+    name: str
+    value: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """One OpenStack service that emits notifications.
+
+    ``event_types`` are the first words of its event types: they tell its notifications apart
+    on the shared exchange. ``project`` gives the owner's project id of a notification, or None.
+    ``secrets`` names fields that are secret in this service's events alone: first words of the
+    event type, and the field's name.
+    """
+
+    name: str
+    type: str
+    exchange: str
+    event_types: tuple[str, ...]
+    project: Callable[[str, Payload], str | None]
+    aliases: tuple[str, ...] = ()
+    options: tuple[Option, ...] = ()
+    secrets: tuple[tuple[str, str], ...] = ()
+
+
+def text(value: object) -> str | None:
+    """Give ``value`` if it is a text that is not empty, else None."""
+    return value if isinstance(value, str) and value else None
+
+
+def inside(value: object, *path: str) -> object:
+    """Walk ``path`` through nested objects; None where the path ends early."""
+    for key in path:
+        if not isinstance(value, Mapping):
+            return None
+        value = value.get(key)
+    return value
