@@ -6,7 +6,6 @@ topics by the routing keys made here: ``<priority>.<service>.<project>.<event_ty
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -15,13 +14,7 @@ import msgspec
 from stackbus.errors import Unreadable
 from stackbus.events.envelope import Notification
 from stackbus.services import emitter
-from stackbus.services.service import PRIORITIES
-
-UNKNOWN = "-"
-"""Stands for a service or a project that a notification does not tell."""
-
-PROJECT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""A project id that can be one word of a routing key (Keystone's column holds 64 characters)."""
+from stackbus.services.service import PRIORITIES, PROJECT_ID, UNKNOWN
 
 _SHORT_STRING = 255
 """Bytes of a routing key and of a property at most (AMQP 0-9-1, section 4.2.5.3)."""

@@ -6,6 +6,7 @@ configuration part, ``relay/`` the reading part. A new service is a new file and
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
@@ -20,6 +21,12 @@ NOTIFICATION_TOPICS = ("notifications", "versioned_notifications", "ironic_versi
 SHARED_EXCHANGE = "openstack"
 """oslo.messaging's default ``control_exchange``: Cinder and Manila share it in many clouds."""
 
+
+UNKNOWN = "-"
+"""Stands for a service or a project that a notification does not tell."""
+
+PROJECT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
+"""A project id that can be one word of a routing key (Keystone's column holds 64 characters)."""
 
 @dataclass(frozen=True, slots=True)
 class Option:

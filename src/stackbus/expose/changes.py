@@ -1,0 +1,311 @@
+"""What has to change: everything that should exist, held against what the broker has. Pure.
+
+Called by ``apply.py`` for both ``stackbus plan`` and ``stackbus apply``: what the one prints is
+what the other does. ``Actual`` reads ``GET /api/definitions``; ``changes`` compares. What is not
+in the ledger is not ours, and no change ever touches it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+
+from stackbus.errors import BrokerError, Conflict
+from stackbus.expose.credentials import Generations, Retiring, is_password
+from stackbus.expose.secrets import Secret
+from stackbus.expose.topology import (
+    CONTROL_EXCHANGES,
+    KINDS,
+    OUTER_EXCHANGE,
+    OWNED_KINDS,
+    Body,
+    Bus,
+    Items,
+    Key,
+    binding_key,
+)
+
+LEDGER = "stackbus"
+"""The global parameter in which the broker remembers what is ours."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """The names that stackbus made, and each topic's generations of credentials."""
+
+    owned: frozenset[Key] = frozenset()
+    topics: Mapping[str, Generations] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, object]:
+        """Give the value of the global parameter."""
+        owned: dict[str, list[list[str]]] = {}
+        for kind, *rest in sorted(self.owned):
+            owned.setdefault(kind, []).append(rest)
+        return {
+            "version": 1,
+            "owned": owned,
+            "topics": {
+                topic: {
+                    "generation": generations.current,
+                    "retiring": [
+                        {
+                            "generation": retired.generation,
+                            "until": retired.until.isoformat(),
+                            "password_hash": retired.password_hash,
+                        }
+                        for retired in generations.retiring
+                    ],
+                }
+                for topic, generations in sorted(self.topics.items())
+            },
+        }
+
+    @staticmethod
+    def from_json(value: Mapping[str, object] | None) -> Ledger:
+        """Read the global parameter; None is a broker that was never ours.
+
+        Raises BrokerError if it is not what ``to_json`` writes.
+        """
+        if value is None:
+            return Ledger()
+        try:
+            return _ledger(value)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BrokerError(
+                f"the global parameter {LEDGER!r} is not as stackbus wrote it ({error!r}): restore "
+                "it from a backup of the broker's definitions"
+            ) from error
+
+
+@dataclass(frozen=True, slots=True)
+class Actual:
+    """What the broker has, in the topology's terms, and what in it is ours."""
+
+    items: Items
+    ledger: Ledger
+
+    @staticmethod
+    def from_definitions(definitions: Mapping[str, object]) -> Actual:
+        """Read ``GET /api/definitions``. Raises BrokerError if it makes no sense."""
+        try:
+            items = dict(_items(definitions))
+            parameters = {one["name"]: one["value"] for one in _list(definitions, "global_parameters")}
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise BrokerError(f"the broker's definitions make no sense: {error!r}") from error
+        return Actual(items, Ledger.from_json(parameters.get(LEDGER)))
+
+    def bus(self, inner: str, outer: str) -> Bus:
+        """Tell what the topology has to know of this broker."""
+        present = {key[2] for key in self.items if key[:2] == ("exchange", inner)}
+        return Bus(
+            inner,
+            outer,
+            owns_inner=("vhost", inner) in self.ledger.owned or ("vhost", inner) not in self.items,
+            control_exchanges=frozenset(present & set(CONTROL_EXCHANGES)),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One step: ``+`` create, ``~`` change (``replace``: delete and create), ``-`` remove."""
+
+    sign: str
+    key: Key
+    body: Body = field(repr=False)
+    detail: str = ""
+    replace: bool = False
+
+    @property
+    def kind(self) -> str:
+        """Tell which kind of thing changes."""
+        return self.key[0]
+
+
+def changes(desired: Items, actual: Actual) -> list[Change]:
+    """Give every step from ``actual`` to ``desired``; none when nothing is to do.
+
+    Raises Conflict if something that should exist does, and is not ours: nothing is changed then.
+    """
+    owned = actual.ledger.owned
+    _refuse_conflicts(desired, actual)
+    steps: list[Change] = []
+    for key, body in desired.items():
+        if key[0] == "control exchange":
+            if ("exchange", *key[1:]) not in actual.items:
+                steps.append(Change("+", key, body))
+            continue
+        present = actual.items.get(key)
+        if present is None:
+            steps.append(Change("+", key, body))
+        elif detail := _difference(key, body, present):
+            replace = key[0] in ("exchange", "queue")
+            lost = "; the messages in it are lost" if replace and key[0] == "queue" else ""
+            steps.append(Change("~", key, body, detail + lost, replace=replace))
+    for key, present in actual.items.items():
+        if key not in desired and _is_to_remove(key, owned):
+            steps.append(Change("-", key, present))
+    return sorted(steps, key=_order)
+
+
+def secret_changes(
+    desired: Iterable[Secret], kept: Mapping[tuple[str, str], Secret | None], gone: Iterable[str]
+) -> list[Change]:
+    """Give the steps for the Secrets, without their values; ``gone`` are names to remove."""
+    steps = []
+    for secret in desired:
+        key = ("secret", secret.namespace, secret.name)
+        present = kept.get((secret.namespace, secret.name))
+        if present is None:
+            steps.append(Change("+", key, {}))
+        elif fields := [
+            name
+            for name in sorted({*secret.data, *present.data})
+            if secret.data.get(name) != present.data.get(name)
+        ]:
+            steps.append(Change("~", key, {}, ", ".join(fields)))
+    steps += [Change("-", ("secret", "openstack-external", name), {}) for name in sorted(gone)]
+    return steps
+
+
+def _refuse_conflicts(desired: Items, actual: Actual) -> None:
+    foreign = [
+        _name(key)
+        for key in desired
+        if key[0] in OWNED_KINDS
+        and key[0] != "vhost"
+        and key in actual.items
+        and key not in actual.ledger.owned
+    ]
+    if foreign:
+        raise Conflict(
+            "something of the same name exists and is not stackbus': "
+            + "; ".join(foreign)
+            + ". Name the topic otherwise, or remove what stands there; nothing was changed"
+        )
+
+
+def _is_to_remove(key: Key, owned: frozenset[Key]) -> bool:
+    match key:
+        case ("vhost", _):
+            return False  # others may have come to live in it
+        case ("permission", user, _):
+            return ("user", user) in owned
+        case ("binding", vhost, source, "queue", destination, _, _):
+            if ("queue", vhost, destination) not in owned or source == "":
+                return False
+            # A consumer may bind its own queue to its own exchange as it likes (oslo does).
+            return destination.rpartition(".")[0] != source or source == OUTER_EXCHANGE
+        case ("binding", vhost, _, "exchange", destination, _, _):
+            return ("exchange", vhost, destination) in owned
+        case _:
+            return key in owned
+
+
+def _difference(key: Key, desired: Body, present: Body) -> str:
+    """Name what differs, without values for users; '' if nothing does."""
+    fields = []
+    for name, wanted in desired.items():
+        if name == "password":
+            if not is_password(str(wanted), str(present.get("password_hash", ""))):
+                fields.append("password")
+        elif name == "tags":
+            if sorted(_texts(wanted)) != sorted(_texts(present.get(name))):
+                fields.append("tags")
+        elif wanted != present.get(name):
+            fields.append(
+                name if key[0] == "user" else f"{name}: {present.get(name)} -> {wanted}"
+            )
+    return ", ".join(fields)
+
+
+def _texts(value: object) -> list[str]:
+    return [str(one) for one in value] if isinstance(value, list) else []
+
+
+def _order(step: Change) -> tuple[bool, int, Key]:
+    place = KINDS.index(step.kind)
+    removed = step.sign == "-"
+    # A removed user goes first: from then on nobody holds a credential to the rest.
+    if removed:
+        place = -1 if step.kind == "user" else len(KINDS) - place
+    return removed, place, step.key
+
+
+def _name(key: Key) -> str:
+    kind, *rest = key
+    return f"{kind} {' / '.join(rest)}"
+
+
+# Reading the broker's definitions
+
+
+def _items(definitions: Mapping[str, object]) -> Iterator[tuple[Key, Body]]:
+    for one in _list(definitions, "vhosts"):
+        yield ("vhost", one["name"]), {}
+    for one in _list(definitions, "users"):
+        tags = one["tags"]
+        yield (
+            ("user", one["name"]),
+            {
+                "password_hash": one.get("password_hash", ""),
+                "tags": tags if isinstance(tags, list) else [tag for tag in tags.split(",") if tag],
+                "limits": one.get("limits") or {},
+            },
+        )
+    for one in _list(definitions, "permissions"):
+        yield (
+            ("permission", one["user"], one["vhost"]),
+            {name: one[name] for name in ("configure", "write", "read")},
+        )
+    for one in _list(definitions, "policies"):
+        yield (
+            ("policy", one["vhost"], one["name"]),
+            {name: one[name] for name in ("pattern", "apply-to", "priority", "definition")},
+        )
+    for one in _list(definitions, "exchanges"):
+        names = ("type", "durable", "auto_delete", "internal", "arguments")
+        yield ("exchange", one["vhost"], one["name"]), {name: one[name] for name in names}
+    for one in _list(definitions, "queues"):
+        names = ("durable", "auto_delete", "arguments")
+        yield ("queue", one["vhost"], one["name"]), {name: one[name] for name in names}
+    for one in _list(definitions, "bindings"):
+        key = binding_key(
+            one["vhost"],
+            one["source"],
+            one["destination_type"],
+            one["destination"],
+            one["routing_key"],
+            one["arguments"],
+        )
+        yield key, {}
+
+
+def _list(definitions: Mapping[str, object], name: str) -> list[dict[str, object]]:
+    value = definitions.get(name, [])
+    if not isinstance(value, list):
+        raise TypeError(f"{name} is no list")
+    return value
+
+
+def _ledger(value: Mapping[str, object]) -> Ledger:
+    owned, topics = value["owned"], value["topics"]
+    assert isinstance(owned, dict)
+    assert isinstance(topics, dict)
+    return Ledger(
+        frozenset((kind, *names) for kind, listed in owned.items() for names in listed),
+        {
+            topic: Generations(
+                int(one["generation"]),
+                tuple(
+                    Retiring(
+                        int(retired["generation"]),
+                        datetime.fromisoformat(retired["until"]),
+                        str(retired["password_hash"]),
+                    )
+                    for retired in one["retiring"]
+                ),
+            )
+            for topic, one in topics.items()
+        },
+    )
