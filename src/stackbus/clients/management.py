@@ -18,8 +18,6 @@ from urllib.parse import quote
 import httpx
 
 from stackbus.errors import BrokerError, BrokerUnreachable, InputError
-from stackbus.expose.changes import LEDGER
-from stackbus.expose.topology import Key
 
 _TIMEOUT = httpx.Timeout(10.0, read=300.0)  # seconds; importing 100 topics takes a while
 _MOST_ERROR = 300
@@ -86,13 +84,23 @@ class Management:
         """Create and change what ``definitions`` holds, in one call."""
         self._request("POST", "definitions", definitions)
 
-    def put_ledger(self, value: Mapping[str, object]) -> None:
-        """Write the global parameter in which the broker remembers what is ours."""
-        path = f"global-parameters/{LEDGER}"
-        self._request("PUT", path, {"name": LEDGER, "value": value})
+    def global_parameter(self, name: str) -> Mapping[str, object] | None:
+        """Give the value of a global parameter, None if there is none."""
+        for one in self._list("global-parameters"):
+            value = one.get("value")
+            if one.get("name") == name and isinstance(value, dict):
+                return value
+        return None
 
-    def delete(self, key: Key) -> None:
-        """Delete one thing; none is no error. Deleting a user closes its connections."""
+    def put_global_parameter(self, name: str, value: Mapping[str, object]) -> None:
+        """Write a global parameter."""
+        self._request("PUT", _path("global-parameters", name), {"name": name, "value": value})
+
+    def delete(self, key: tuple[str, ...]) -> None:
+        """Delete one thing; none is no error. Deleting a user closes its connections.
+
+        ``key`` is (kind, vhost or user, name, ...), as ``expose/topology.py`` makes it.
+        """
         match key:
             case ("user", name):
                 self._request("DELETE", _path("users", name))

@@ -22,7 +22,7 @@ from typing import Protocol
 
 from stackbus.errors import InputError
 from stackbus.expose import credentials as creds
-from stackbus.expose.changes import Actual, Change, Ledger, changes, secret_changes
+from stackbus.expose.changes import LEDGER, Actual, Change, Ledger, changes, secret_changes
 from stackbus.expose.credentials import Credentials, Endpoint, Generations, hash_password
 from stackbus.expose.deployment import Deployment
 from stackbus.expose.secrets import NAMESPACE, Secret, SecretStore
@@ -39,8 +39,11 @@ class Broker(Protocol):
     def import_definitions(self, definitions: Mapping[str, object]) -> None:
         """Create and change what ``definitions`` holds; nothing else."""
 
-    def put_ledger(self, value: Mapping[str, object]) -> None:
-        """Write the global parameter in which the broker remembers what is ours."""
+    def global_parameter(self, name: str) -> Mapping[str, object] | None:
+        """Give the value of a global parameter, None if there is none."""
+
+    def put_global_parameter(self, name: str, value: Mapping[str, object]) -> None:
+        """Write a global parameter."""
 
     def delete(self, key: Key) -> None:
         """Delete one thing; none is no error. Deleting a user closes its connections."""
@@ -106,7 +109,7 @@ class Exposure:
         during = Ledger(before.owned | after.owned, after.topics)
         if during != before:
             progress("writing down what will be ours")
-            self.broker.put_ledger(during.to_json())
+            self.broker.put_global_parameter(LEDGER, during.to_json())
         for secret in plan.secrets:
             progress(f"writing Secret {secret.name}")
             self.store.write(secret)
@@ -120,11 +123,11 @@ class Exposure:
                 self.store.remove(step.key[1], step.key[2])
         if after != during:
             progress("writing down what is ours")
-            self.broker.put_ledger(after.to_json())
+            self.broker.put_global_parameter(LEDGER, after.to_json())
 
     def next_expiry(self) -> datetime | None:
         """Tell when the next retiring generation ends, so that an apply removes it then."""
-        ledger = self._actual().ledger
+        ledger = Ledger.from_json(self.broker.global_parameter(LEDGER))
         return min(
             (
                 retired.until

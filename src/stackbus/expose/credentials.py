@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import json
 import secrets
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -99,11 +98,7 @@ class Credentials:
                 "stackbus-server",
                 {**_pair_data(self.server), "ca.crt": self.ca.certificate},
             ),
-            Secret(
-                OWN_NAMESPACE,
-                "stackbus-users",
-                {"users.json": json.dumps(dict(self.own_passwords), sort_keys=True)},
-            ),
+            Secret(OWN_NAMESPACE, "stackbus-users", self.own_passwords),
         )
         return own + tuple(self._consumer_secret(consumer) for consumer in self.consumers)
 
@@ -191,14 +186,13 @@ def renewed(
 
 def own_passwords(store: SecretStore) -> dict[str, str]:
     """Give the passwords of the bus' own users, with new ones for those that have none."""
+    return {name: kept_password(store, name) or _password() for name in OWN_USERS}
+
+
+def kept_password(store: SecretStore, user: str) -> str | None:
+    """Give the kept password of one of the bus' own users; None if none was made yet."""
     kept = store.read(OWN_NAMESPACE, "stackbus-users")
-    try:
-        known = json.loads(kept.data["users.json"]) if kept else {}
-    except (KeyError, ValueError):
-        known = {}
-    if not isinstance(known, dict):
-        known = {}
-    return {name: str(known.get(name) or _password()) for name in OWN_USERS}
+    return kept.data.get(user) if kept else None
 
 
 def _password() -> str:

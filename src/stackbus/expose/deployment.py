@@ -85,6 +85,23 @@ class Deployment:
     services: tuple[str, ...] | None = None
     topics: tuple[Topic, ...] = ()
 
+    def to_document(self) -> dict[str, object]:
+        """Give the resource that ``parse`` reads as this deployment."""
+        external: dict[str, object] = {
+            "enabled": True,
+            "topics": [topic.name for topic in self.topics],
+            "settings": {topic.name: _settings_document(topic) for topic in self.topics},
+        }
+        features: dict[str, object] = {"messaging": {"notifications": {"external": external}}}
+        if self.services is not None:
+            features["services"] = [BY_NAME[name].type for name in self.services]
+        return {
+            "apiVersion": API_VERSION,
+            "kind": KIND,
+            "metadata": {"name": self.name, "namespace": self.namespace},
+            "spec": {"features": features},
+        }
+
 
 NOTHING = Deployment(name="openstack", namespace="openstack")
 """The deployment of a bus to which none was applied yet: no topics."""
@@ -525,6 +542,25 @@ def _topic(name: str, chosen: _Settings | None) -> Topic:
         read_only=chosen.access == "read-only",
         queue=Queue(chosen.queue.type, chosen.queue.maxAge, chosen.queue.maxBytes),
     )
+
+
+def _settings_document(topic: Topic) -> dict[str, object]:
+    queue: dict[str, object] = {"type": topic.queue.type}
+    if topic.queue.max_age is not None:
+        queue["maxAge"] = f"{topic.queue.max_age}s"
+    if topic.queue.max_bytes is not None:
+        queue["maxBytes"] = topic.queue.max_bytes
+    lists = {
+        "services": topic.services and [BY_NAME[name].type for name in topic.services],
+        "events": topic.events and list(topic.events),
+        "projects": topic.projects and list(topic.projects),
+        "priorities": topic.priorities and list(topic.priorities),
+    }
+    return {
+        **{name: chosen for name, chosen in lists.items() if chosen},
+        "access": "read-only" if topic.read_only else "own",
+        "queue": queue,
+    }
 
 
 # Telling mistakes

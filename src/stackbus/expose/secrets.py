@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +17,7 @@ from typing import Protocol
 import yaml
 
 from stackbus.errors import StackbusError
+from stackbus.files import write_private
 
 NAMESPACE = "openstack-external"
 """Namespace of the consumers' Secrets (DESIGN's contract, and MOSK's)."""
@@ -128,32 +127,6 @@ def parse_manifest(text: str, origin: str) -> Secret:
         return _parsed(str(metadata.get("namespace", NAMESPACE)), str(metadata["name"]), text)
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         raise StackbusError(f"{origin}: no manifest of a Secret with base64 data") from None
-
-
-def write_private(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` wholly or not at all, readable by its owner only.
-
-    Raises StackbusError (disk full, no permission); the old file then still stands.
-    """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
-        try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)  # noqa: PTH105 -- rename over, in one step
-        except BaseException:
-            os.unlink(temporary)  # noqa: PTH108 -- the name is a str
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise StackbusError(f"{path}: cannot be written: {error.strerror}") from error
 
 
 def _parsed(namespace: str, name: str, text: str) -> Secret:

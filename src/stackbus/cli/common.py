@@ -1,0 +1,134 @@
+"""Options that many commands share, and how they become Settings."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from pydantic import ValidationError
+
+from stackbus import private_bus, wiring
+from stackbus.cli.output import Format
+from stackbus.errors import InputError, StackbusError
+from stackbus.settings import Settings
+
+State = Annotated[
+    Path | None,
+    typer.Option(
+        "--state",
+        help="Folder of all that stackbus keeps. Default: $XDG_STATE_HOME/stackbus.",
+        show_default=False,
+    ),
+]
+ManagementUrl = Annotated[
+    str | None,
+    typer.Option(
+        "--management-url",
+        help="RabbitMQ management API of a broker of your own, such as "
+        "https://rabbit.example:15671. The password comes from STACKBUS_MANAGEMENT_PASSWORD_FILE "
+        "or STACKBUS_MANAGEMENT_PASSWORD.",
+        show_default=False,
+    ),
+]
+ManagementUser = Annotated[
+    str | None,
+    typer.Option("--management-user", help="Its administrator.", show_default=False),
+]
+Advertise = Annotated[
+    str | None,
+    typer.Option(
+        "--advertise",
+        metavar="HOST[,HOST]",
+        help="What consumers are told to connect to, and the server's certificate names.",
+        show_default=False,
+    ),
+]
+PortAmqp = Annotated[
+    int | None, typer.Option("--port-amqp", min=1, max=65535, show_default=False, help="Plain port.")
+]
+PortAmqpTls = Annotated[
+    int | None,
+    typer.Option("--port-amqp-tls", min=1, max=65535, show_default=False, help="TLS port."),
+]
+DeploymentFile = Annotated[
+    Path,
+    typer.Option(
+        "-f", "--filename", help="The OpenStackDeployment, a YAML file; - is standard input."
+    ),
+]
+Output = Annotated[Format, typer.Option("-o", "--output", help="How to print the result.")]
+
+_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]+)?)(s|m|h|d|w)")
+_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
+
+
+def settings(
+    state: Path | None = None,
+    management_url: str | None = None,
+    management_user: str | None = None,
+    inner_url: str | None = None,
+    outer_url: str | None = None,
+) -> Settings:
+    """Read the settings from the environment; options override. Raises InputError."""
+    given = {
+        "state": state.expanduser().absolute() if state else None,
+        "management_url": management_url,
+        "management_user": management_user,
+        "inner_url": inner_url,
+        "outer_url": outer_url,
+    }
+    try:
+        return Settings(**{name: value for name, value in given.items() if value is not None})
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        name = str(first["loc"][0]).upper()
+        raise InputError(f"setting STACKBUS_{name}: {first['msg']}") from None
+    except ValueError as error:  # a list that is no JSON
+        raise InputError(f"settings: {error}") from None
+
+
+def hosts(advertise: str | None) -> tuple[str, ...] | None:
+    """Read ``--advertise``. Raises InputError for what is no host."""
+    if advertise is None:
+        return None
+    listed = tuple(host.strip() for host in advertise.split(","))
+    for host in listed:
+        if not _HOST.fullmatch(host):
+            raise InputError(f"--advertise: {host!r}: no host name or address")
+    return listed
+
+
+def duration(text: str, option: str) -> timedelta:
+    """Read ``24h``. Raises InputError."""
+    match = _DURATION.fullmatch(text)
+    if match is None:
+        raise InputError(f"{option}: {text!r}: a number with a unit was expected: 30s, 10m, 24h, 7d")
+    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+
+
+def require_up(chosen: Settings) -> None:
+    """Raise StackbusError with the mend if the private bus is meant and is not up."""
+    if chosen.management_url is None and not private_bus.is_up(chosen):
+        raise StackbusError(
+            f"no bus is up in {chosen.state}: start one with `stackbus up`, or name your own "
+            "with --management-url"
+        )
+
+
+def complete_topic(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete a topic's name in the shell, from the Secrets of the state folder."""
+    try:
+        chosen = settings(context.params.get("state"))
+        topics = [topic.name for topic in wiring.saved_deployment(chosen).topics]
+    except StackbusError:
+        return []
+    return [name for name in topics if name.startswith(incomplete)]
+
+
+Topic = Annotated[
+    str, typer.Argument(help="The topic's name.", autocompletion=complete_topic, show_default=False)
+]

@@ -1,0 +1,71 @@
+"""How the doors speak: results to stdout as table, JSON or YAML; progress and errors to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+
+import yaml
+from rich.console import Console
+from rich.table import Table
+
+from stackbus.errors import StackbusError
+
+stdout = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+stderr = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Format(StrEnum):
+    """How a result is printed."""
+
+    table = "table"
+    json = "json"
+    yaml = "yaml"
+
+
+def show(value: object, chosen: Format) -> None:
+    """Print ``value`` as JSON or YAML."""
+    if chosen is Format.json:
+        print(json.dumps(value, indent=2, default=str))
+    else:
+        print(yaml.safe_dump(value, sort_keys=False), end="")
+
+
+def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table that fits the terminal; columns that begin with ``>`` are numbers."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        table.add_column(
+            column.lstrip(">"), justify="right" if column.startswith(">") else "left", no_wrap=True
+        )
+    for row in rows:
+        table.add_row(*row)
+    stdout.print(table)
+
+
+def note(text: str) -> None:
+    """Say something to whoever watches, beside the result."""
+    stderr.print(text, markup=False)
+
+
+@contextmanager
+def progress(text: str) -> Iterator[Callable[[str], None]]:
+    """Show what is being done: a spinner on a terminal, a line each elsewhere."""
+    if stderr.is_terminal:
+        with stderr.status(text) as status:
+            yield status.update
+    else:
+        yield note
+
+
+@contextmanager
+def errors() -> Iterator[None]:
+    """Turn our errors into a sentence on stderr and the exit code of DESIGN."""
+    try:
+        yield
+    except StackbusError as error:
+        stderr.print(f"stackbus: {error}", markup=False, style="red")
+        raise SystemExit(error.exit_code) from None

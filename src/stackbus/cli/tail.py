@@ -1,0 +1,191 @@
+"""The door to ``stackbus tail``: notifications as they arrive, one line each."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, NoReturn
+
+import typer
+import yaml
+
+from stackbus import wiring
+from stackbus.cli import common
+from stackbus.cli.output import Format, errors, note
+from stackbus.clients.amqp import consumer_parameters
+from stackbus.errors import InputError
+from stackbus.expose import tail as tailing
+from stackbus.expose.deployment import service_named
+from stackbus.expose.secrets import parse_manifest
+from stackbus.expose.tail import Filter, Told
+from stackbus.services.service import PRIORITIES
+import json
+
+_LINE = "{:<19}  {:<8}  {:<9}  {:<32}  {:<44}  {}"
+_PREFIX, _SUFFIX = "openstack-", "-notifications"
+
+
+def tail(
+    topic: Annotated[
+        str | None,
+        typer.Argument(
+            help="Watch this topic; takes nothing from its consumer.",
+            autocompletion=common.complete_topic,
+            show_default=False,
+        ),
+    ] = None,
+    secret: Annotated[
+        Path | None,
+        typer.Option(
+            help="Consume as the consumer would, with this Secret's manifest; acknowledges what "
+            "it has printed.",
+            show_default=False,
+        ),
+    ] = None,
+    auth: Annotated[
+        str, typer.Option(help="With --secret: log in by `certificate` or by `password`.")
+    ] = "certificate",
+    plain: Annotated[
+        bool, typer.Option("--plain", help="With --secret: without TLS, by password.")
+    ] = False,
+    service: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this service, by name or type. Repeatable.", show_default=False),
+    ] = None,
+    event_type: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--type",
+            help="Only event types of this pattern: * is one word, # any number. Repeatable.",
+            show_default=False,
+        ),
+    ] = None,
+    project: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this project's, by id. Repeatable.", show_default=False),
+    ] = None,
+    priority: Annotated[
+        list[str] | None,
+        typer.Option(help="Only this priority. Repeatable.", show_default=False),
+    ] = None,
+    limit: Annotated[
+        int | None,
+        typer.Option("--limit", "-n", min=1, help="End after so many.", show_default=False),
+    ] = None,
+    until_idle: Annotated[
+        str | None,
+        typer.Option(help="End when nothing has come for so long: 5s.", show_default=False),
+    ] = None,
+    output: common.Output = Format.table,
+    management_url: common.ManagementUrl = None,
+    management_user: common.ManagementUser = None,
+    state: common.State = None,
+) -> None:
+    """Print notifications as they arrive, until Ctrl-C.
+
+    Examples: stackbus tail external-consumer-a --service nova --type "instance.#"
+    / stackbus tail --secret secret.yaml -o json
+    """
+    signal.signal(signal.SIGTERM, _interrupt)
+    with errors():
+        chosen = _filter(service, event_type, project, priority)
+        idle = common.duration(until_idle, "--until-idle").total_seconds() if until_idle else None
+        settings = common.settings(state, management_url, management_user)
+        if (topic is None) == (secret is None):
+            raise InputError("name a topic to watch, or a Secret to consume with: --secret FILE")
+        if auth not in ("certificate", "password"):
+            raise InputError(f"--auth: {auth!r}: certificate or password")
+        if secret is not None:
+            told = _consumed(secret, chosen, idle, by_password=auth == "password", plain=plain)
+        else:
+            if plain or auth != "certificate":
+                raise InputError("--auth and --plain go with --secret")
+            common.require_up(settings)
+            with wiring.bus(settings) as where:
+                parameters = wiring.tail_parameters(settings, where)
+            told = tailing.watch(parameters, str(topic), chosen, idle)
+        _print_all(islice(told, limit), told, _printer(output))
+
+
+def _consumed(
+    path: Path, chosen: Filter, idle: float | None, *, by_password: bool, plain: bool
+) -> Iterator[Told]:
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    secret = parse_manifest(text, str(path))
+    name = secret.name
+    if not (name.startswith(_PREFIX) and name.endswith(_SUFFIX)):
+        raise InputError(f"{path}: {name!r} is not openstack-<topic>-notifications")
+    parameters = consumer_parameters(
+        secret.data, "stackbus tail", by_password=by_password, plain=plain
+    )
+    topic = name[len(_PREFIX) : -len(_SUFFIX)]
+    return tailing.consume(parameters, topic, chosen, idle)
+
+
+def _filter(
+    services: list[str] | None,
+    types: list[str] | None,
+    projects: list[str] | None,
+    priorities: list[str] | None,
+) -> Filter:
+    names = []
+    for given in services or []:
+        name = service_named(given)
+        if name is None:
+            raise InputError(f"--service: {given!r}: no service that emits notifications")
+        names.append(name)
+    for given in priorities or []:
+        if given not in PRIORITIES:
+            raise InputError(f"--priority: {given!r}: one of {', '.join(PRIORITIES)}")
+    return Filter(
+        tuple(names), tuple(types or ()), tuple(projects or ()), tuple(priorities or ())
+    )
+
+
+def _print_all(
+    limited: Iterator[Told], told: Iterator[Told], show: Callable[[Told], None]
+) -> None:
+    """Print until the end, Ctrl-C or a closed pipe; each is a clean end."""
+    try:
+        for one in limited:
+            show(one)
+            sys.stdout.flush()
+        # Past a limit the last one printed still waits for its acknowledgement.
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:
+        # Whoever read our output has gone: nothing more can be said there.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        close = getattr(told, "close", None)
+        if close is not None:
+            close()
+
+
+def _printer(output: Format) -> Callable[[Told], None]:
+    if output is Format.json:
+        return lambda told: print(json.dumps(told.to_json()))
+    if output is Format.yaml:
+        return lambda told: print("---\n" + yaml.safe_dump(told.to_json(), sort_keys=False), end="")
+    print(_LINE.format("TIME", "PRIORITY", "SERVICE", "PROJECT", "TYPE", "SCRUBBED"))
+    note("waiting for notifications; Ctrl-C ends")
+    return lambda told: print(_line(told))
+
+
+def _line(told: Told) -> str:
+    when = told.time.strftime("%Y-%m-%d %H:%M:%S") if told.time else "-"
+    scrubbed = ", ".join(told.scrubbed)
+    return _LINE.format(
+        when, told.priority, told.service, told.project, told.event_type, scrubbed
+    ).rstrip()
+
+
+def _interrupt(*_: object) -> NoReturn:
+    raise KeyboardInterrupt

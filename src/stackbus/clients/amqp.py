@@ -1,0 +1,142 @@
+"""AMQP 0-9-1 through pika: how to connect, and where its errors become ours.
+
+Called by ``relay/relay.py`` and by ``stackbus tail``. What travels is theirs; here is only how
+one gets in: by URL with a password, or by a topic's Secret with password or client certificate.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import ssl
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import pika
+import pika.exceptions
+from pika.credentials import ExternalCredentials
+
+from stackbus.errors import BrokerError, BrokerUnreachable, InputError, StackbusError
+
+_TIMEOUT = 10.0  # seconds, for a connection to be opened
+_HEARTBEAT = 30  # seconds
+
+P = TypeVar("P", bound=pika.ConnectionParameters)
+
+
+def url_parameters(url: str, name: str, ca: Path | None = None) -> pika.URLParameters:
+    """Read ``amqp[s]://user:password@host:port/vhost``; ``name`` shows in the broker's lists.
+
+    Raises InputError without quoting the URL, whose password is a secret.
+    """
+    if not url.startswith(("amqp://", "amqps://")):
+        raise InputError(f"{name}: an AMQP URL begins with amqp:// or amqps://")
+    try:
+        parameters = pika.URLParameters(url)
+        if url.startswith("amqps://"):
+            context = ssl.create_default_context(cafile=str(ca) if ca else None)
+            parameters.ssl_options = pika.SSLOptions(context, parameters.host)
+    except (ValueError, TypeError, OSError) as error:
+        raise InputError(f"{name}: this AMQP URL cannot be used: {type(error).__name__}") from None
+    return _tuned(parameters, name)
+
+
+def consumer_parameters(
+    secret: Mapping[str, str], name: str, *, by_password: bool, plain: bool
+) -> list[pika.ConnectionParameters]:
+    """Read a topic's Secret as its consumer would: one set of parameters for each host.
+
+    ``plain``: without TLS, and so by password. Raises InputError for a Secret that lacks a key.
+    """
+    try:
+        context = None if plain else _context(secret, with_certificate=not by_password)
+        port = int(secret["port_amqp" if plain else "port_amqp-tls"])
+        credentials = (
+            pika.PlainCredentials(secret["username"], secret["password"])
+            if by_password or plain
+            else ExternalCredentials()
+        )
+        return [
+            _tuned(
+                pika.ConnectionParameters(
+                    host=host,
+                    port=port,
+                    virtual_host=secret["vhost"],
+                    credentials=credentials,
+                    ssl_options=pika.SSLOptions(context, host) if context else None,
+                ),
+                name,
+            )
+            for host in secret["hosts"].split(",")
+        ]
+    except KeyError as error:
+        raise InputError(f"the Secret has no key {error}") from None
+    except (ValueError, ssl.SSLError) as error:
+        raise InputError(f"the Secret's ports or certificates are no such: {error}") from None
+
+
+@contextmanager
+def connected(
+    parameters: list[pika.ConnectionParameters],
+) -> Iterator[pika.BlockingConnection]:
+    """Connect to the first host that answers, and close at the end; pika's errors become ours."""
+    try:
+        connection = pika.BlockingConnection(parameters)
+        try:
+            yield connection
+        finally:
+            if connection.is_open:
+                connection.close()
+    except (pika.exceptions.AMQPError, OSError) as error:
+        if isinstance(error, BrokenPipeError):
+            raise  # our own output, not the broker's connection
+        raise explained(error) from error
+
+
+def explained(error: BaseException) -> StackbusError:
+    """Say in a sentence what pika's error means to somebody who wants to connect."""
+    if isinstance(error, pika.exceptions.AMQPConnectorException) and error.args:
+        return explained(error.args[-1])
+    # pika wraps the reason in its workflow's exceptions
+    inner = getattr(error, "exceptions", None) or getattr(error, "exception", None)
+    if isinstance(inner, list | tuple) and inner:
+        return explained(inner[-1])
+    if isinstance(inner, BaseException):
+        return explained(inner)
+    if isinstance(error, pika.exceptions.ProbableAuthenticationError):
+        return BrokerError("RabbitMQ refuses this user: wrong password, or revoked credentials")
+    if isinstance(error, pika.exceptions.AuthenticationError):
+        return BrokerError("RabbitMQ does not offer this way to log in")
+    if isinstance(error, pika.exceptions.ProbableAccessDeniedError):
+        return BrokerError("RabbitMQ lets this user in, but not into this vhost")
+    if isinstance(error, ssl.SSLError):
+        return BrokerError(f"TLS: {error.reason or error}")
+    if isinstance(error, socket.gaierror | OSError):
+        return BrokerUnreachable(f"RabbitMQ does not answer: {error}")
+    return BrokerError(f"RabbitMQ closed the connection: {error!r}")
+
+
+def _tuned(parameters: P, name: str) -> P:
+    parameters.heartbeat = _HEARTBEAT
+    parameters.socket_timeout = _TIMEOUT
+    parameters.blocked_connection_timeout = None  # a blocked bus is waited for
+    parameters.client_properties = {"connection_name": name}
+    return parameters
+
+
+def _context(secret: Mapping[str, str], *, with_certificate: bool) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=secret["ca_cert"])
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    if with_certificate:
+        # The ssl module takes files only: one that nobody else can open, for this moment.
+        handle, path = tempfile.mkstemp(prefix="stackbus-")
+        try:
+            with os.fdopen(handle, "w", encoding="ascii") as file:
+                file.write(secret["client_cert"] + secret["client_key"])
+            context.load_cert_chain(path)
+        finally:
+            Path(path).unlink()
+    return context

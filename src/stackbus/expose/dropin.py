@@ -1,0 +1,61 @@
+"""The oslo.config drop-in that makes a service emit to the bus. Pure.
+
+Called by ``stackbus config``. A drop-in is complete: put into the service's ``--config-dir``, or
+at the end of its configuration, nothing else is needed. Sources: oslo.messaging's
+``notify/notifier.py`` and ``_drivers/impl_rabbit.py``, and each service's ``services/*.py``.
+"""
+
+from __future__ import annotations
+
+from stackbus.services.service import Option, Service
+
+_COMMON = (
+    Option("oslo_messaging_notifications", "driver", "messagingv2", "send notifications at all"),
+    Option(
+        "oslo_messaging_notifications",
+        "topics",
+        "notifications",
+        "publish once: the topics fan out in the broker",
+    ),
+    Option(
+        "oslo_messaging_notifications",
+        "retry",
+        "3",
+        "give up after three attempts; the default, -1, blocks a request for as long as the bus "
+        "is away. What is given up stands in the service's log",
+    ),
+)
+
+
+def drop_in(service: Service, url: str, *, notification_format: str = "versioned") -> str:
+    """Print the drop-in of ``service`` for the transport ``url``.
+
+    ``notification_format`` is Nova's: ``versioned``, or ``both`` for consumers that still read
+    the legacy format.
+    """
+    transport = Option(
+        "oslo_messaging_notifications",
+        "transport_url",
+        # What holds for this transport alone is in its URL: RPC keeps its own settings.
+        f"{url}?amqp_durable_queues=true".replace("$", "$$"),
+        "this bus, with a user that can do nothing else; durable, as the bus' exchanges are",
+    )
+    options = [*service.options, *_COMMON, transport]
+    if service.name == "nova":
+        options.append(
+            Option(
+                "notifications",
+                "notification_format",
+                notification_format,
+                "versioned objects; the legacy format carries users' tokens"
+                if notification_format == "versioned"
+                else "versioned objects, and the legacy format for old consumers",
+            )
+        )
+    lines = [f"# {service.name}: emit notifications to stackbus. Printed by `stackbus config`."]
+    for section in dict.fromkeys(option.section for option in options):
+        lines += ["", f"[{section}]"]
+        for option in options:
+            if option.section == section:
+                lines += [f"# {option.why}", f"{option.name} = {option.value}"]
+    return "\n".join(lines) + "\n"

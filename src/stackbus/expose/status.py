@@ -1,0 +1,161 @@
+"""How the topics are doing: queues, backlog, consumers, what was dropped, certificates.
+
+Called by ``stackbus topics`` and ``status``; asks the broker and the Secrets, changes nothing.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from stackbus.expose import certificates
+from stackbus.expose.changes import LEDGER, Ledger
+from stackbus.expose.credentials import secret_name
+from stackbus.expose.secrets import NAMESPACE, SecretStore
+from stackbus.expose.topology import DROPPED, INTAKE, QUARANTINE, queue_name
+from stackbus.services.service import PRIORITIES
+
+_MOST_DROPPED = 10_000
+"""Dropped notifications that are looked at one by one; beyond it counts are minimums."""
+
+
+class Counts(Protocol):
+    """What is asked of the broker; ``clients/management.py`` is the real one."""
+
+    def global_parameter(self, name: str) -> Mapping[str, object] | None:
+        """Give the value of a global parameter."""
+
+    def queues(self, vhost: str) -> list[dict[str, object]]:
+        """List a vhost's queues with their counts."""
+
+    def consumers(self, vhost: str) -> list[dict[str, object]]:
+        """List a vhost's consumers."""
+
+    def peek(self, vhost: str, queue: str, count: int) -> list[dict[str, object]]:
+        """Look at messages without taking them."""
+
+
+@dataclass(frozen=True, slots=True)
+class QueueStatus:
+    """One queue of a topic."""
+
+    name: str
+    messages: int
+    consumers: int
+
+
+@dataclass(frozen=True, slots=True)
+class TopicStatus:
+    """One topic. ``dropped``: notifications its queues gave up, by age or by size."""
+
+    name: str
+    secret: str
+    username: str
+    queues: tuple[QueueStatus, ...]
+    dropped: int
+    certificate_expires: datetime | None
+    retiring: Mapping[str, datetime]
+
+    @property
+    def backlog(self) -> int:
+        """Count what waits in all its queues."""
+        return sum(queue.messages for queue in self.queues)
+
+    @property
+    def consumers(self) -> int:
+        """Count the consumers of all its queues."""
+        return sum(queue.consumers for queue in self.queues)
+
+
+@dataclass(frozen=True, slots=True)
+class RelayStatus:
+    """The relay as the broker sees it: ``active``, with others standing by, or ``absent``."""
+
+    state: str
+    standby: int
+    backlog: int
+    quarantined: int
+
+
+def topics(broker: Counts, store: SecretStore, outer_vhost: str) -> tuple[TopicStatus, ...]:
+    """Tell how each topic is doing, in the order of their names."""
+    ledger = Ledger.from_json(broker.global_parameter(LEDGER))
+    queues = {str(queue["name"]): queue for queue in broker.queues(outer_vhost)}
+    dropped = _dropped(broker, outer_vhost, queues.get(DROPPED, {}))
+    found = []
+    for name, generations in sorted(ledger.topics.items()):
+        secret = store.read(NAMESPACE, secret_name(name))
+        data = secret.data if secret else {}
+        present = [
+            queues[queue_name(name, priority)]
+            for priority in PRIORITIES
+            if queue_name(name, priority) in queues
+        ]
+        found.append(
+            TopicStatus(
+                name,
+                secret_name(name),
+                data.get("username", ""),
+                tuple(
+                    QueueStatus(
+                        str(queue["name"]), _count(queue, "messages"), _count(queue, "consumers")
+                    )
+                    for queue in present
+                ),
+                sum(dropped[str(queue["name"])] for queue in present),
+                _expiry(data.get("client_cert", "")),
+                {str(one.generation): one.until for one in generations.retiring},
+            )
+        )
+    return tuple(found)
+
+
+def relay(broker: Counts, inner_vhost: str) -> RelayStatus:
+    """Tell whether a relay is at work, how many stand by, and how far behind it is."""
+    queues = {str(queue["name"]): queue for queue in broker.queues(inner_vhost)}
+    consumers = [
+        consumer
+        for consumer in broker.consumers(inner_vhost)
+        if isinstance(queue := consumer.get("queue"), dict) and queue.get("name") == INTAKE
+    ]
+    return RelayStatus(
+        state="active" if consumers else "absent",
+        standby=max(0, len(consumers) - 1),
+        backlog=_count(queues.get(INTAKE, {}), "messages"),
+        quarantined=_count(queues.get(QUARANTINE, {}), "messages"),
+    )
+
+
+def wait_for_relay(broker: Counts, inner_vhost: str, pause: Callable[[], bool]) -> bool:
+    """Ask until a relay consumes; ``pause`` waits a little and says whether to go on."""
+    while relay(broker, inner_vhost).state != "active":
+        if not pause():
+            return False
+    return True
+
+
+def _dropped(broker: Counts, vhost: str, queue: Mapping[str, object]) -> Counter[str]:
+    """Count what was dropped by the queue that dropped it (RabbitMQ's x-death header)."""
+    count = min(_count(queue, "messages"), _MOST_DROPPED)
+    counted: Counter[str] = Counter()
+    for message in broker.peek(vhost, DROPPED, count) if count else ():
+        properties = message.get("properties")
+        headers = properties.get("headers") if isinstance(properties, dict) else None
+        if isinstance(headers, dict):
+            counted[str(headers.get("x-first-death-queue"))] += 1
+    return counted
+
+
+def _count(queue: Mapping[str, object], name: str) -> int:
+    value = queue.get(name)
+    return value if isinstance(value, int) else 0
+
+
+def _expiry(certificate: str) -> datetime | None:
+    try:
+        return certificates.expires(certificate)
+    except ValueError:
+        return None
