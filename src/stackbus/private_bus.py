@@ -151,9 +151,7 @@ def wait_until_answering(settings: Settings, wants_stop: Callable[[], bool]) -> 
             continue
         if wants_stop():
             return
-        raise BrokerError(
-            f"the relay does not start; see {settings.state / 'relay.log'}"
-        )
+        raise BrokerError(f"the relay does not start; see {settings.state / 'relay.log'}")
 
 
 def _start(
@@ -195,9 +193,7 @@ def _start(
     progress("applying the deployment")
     with wiring.bus(settings) as where:
         kept = deployment or wiring.saved_deployment(settings)
-        wiring.carry_out(
-            settings, where, lambda control: control.plan(kept), deployment, progress
-        )
+        wiring.carry_out(settings, where, lambda control: control.plan(kept), deployment, progress)
     progress("starting the relay")
     supervisor.add(
         Child(

@@ -14,8 +14,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
-import pika
 import yaml
+from pika.connection import Parameters
 
 from stackbus.broker.node import Node
 from stackbus.clients.amqp import url_parameters
@@ -88,9 +88,7 @@ def bus(
     with Management(
         description.management_url, description.username, description.password
     ) as management:
-        yield Bus(
-            management, "amqp", description.amqp_host, description.ports.amqp, endpoint
-        )
+        yield Bus(management, "amqp", description.amqp_host, description.ports.amqp, endpoint)
 
 
 def exposure(settings: Settings, where: Bus) -> Exposure:
@@ -181,7 +179,7 @@ def service_drop_in(
     )
 
 
-def tail_parameters(settings: Settings, where: Bus) -> list[pika.ConnectionParameters]:
+def tail_parameters(settings: Settings, where: Bus) -> list[Parameters]:
     """Say how ``tail`` gets in: as a user that may only look."""
     url = _url(settings, where, creds.TAIL, settings.outer_vhost)
     return [url_parameters(url, "stackbus tail", settings.amqp_ca)]
@@ -204,9 +202,7 @@ def relay(settings: Settings) -> Relay:
         url_parameters(str(url), f"stackbus relay, {side}", settings.amqp_ca)
         for url, side in zip(urls, ("inner bus", "outer bus"), strict=True)
     )
-    knobs = RelaySettings(
-        settings.relay_prefetch, settings.relay_retry_max, settings.relay_rebind
-    )
+    knobs = RelaySettings(settings.relay_prefetch, settings.relay_retry_max, settings.relay_rebind)
     return Relay(inner, outer, scrubber(settings), knobs)
 
 

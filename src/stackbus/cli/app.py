@@ -33,19 +33,17 @@ for command in (
     app.command()(command)
 
 
-@app.callback()
-def _global(
-    _: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=lambda wanted: _version(wanted))
-    ] = False,
-) -> None:
-    pass
-
-
 def _version(wanted: bool) -> None:
     if wanted:
         print(f"stackbus {__version__}")
         raise typer.Exit
+
+
+@app.callback()
+def _global(
+    _: Annotated[bool, typer.Option("--version", is_eager=True, callback=_version)] = False,
+) -> None:
+    pass
 
 
 def main() -> None:

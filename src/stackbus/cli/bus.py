@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Annotated
 
 import prometheus_client
@@ -20,7 +21,7 @@ from stackbus.settings import Settings
 
 def up(
     filename: Annotated[
-        common.Path | None,
+        Path | None,
         typer.Option(
             "-f",
             "--filename",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from pydantic import ValidationError
@@ -47,7 +47,8 @@ Advertise = Annotated[
     ),
 ]
 PortAmqp = Annotated[
-    int | None, typer.Option("--port-amqp", min=1, max=65535, show_default=False, help="Plain port.")
+    int | None,
+    typer.Option("--port-amqp", min=1, max=65535, show_default=False, help="Plain port."),
 ]
 PortAmqpTls = Annotated[
     int | None,
@@ -74,7 +75,7 @@ def settings(
     outer_url: str | None = None,
 ) -> Settings:
     """Read the settings from the environment; options override. Raises InputError."""
-    given = {
+    given: dict[str, Any] = {
         "state": state.expanduser().absolute() if state else None,
         "management_url": management_url,
         "management_user": management_user,
@@ -106,7 +107,9 @@ def duration(text: str, option: str) -> timedelta:
     """Read ``24h``. Raises InputError."""
     match = _DURATION.fullmatch(text)
     if match is None:
-        raise InputError(f"{option}: {text!r}: a number with a unit was expected: 30s, 10m, 24h, 7d")
+        raise InputError(
+            f"{option}: {text!r}: a number with a unit was expected: 30s, 10m, 24h, 7d"
+        )
     return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from itertools import islice
 from pathlib import Path
 from typing import Annotated, NoReturn
@@ -21,9 +23,8 @@ from stackbus.errors import InputError
 from stackbus.expose import tail as tailing
 from stackbus.expose.deployment import service_named
 from stackbus.expose.secrets import parse_manifest
-from stackbus.expose.tail import Filter, Told
+from stackbus.expose.tail import Acknowledge, Filter, Told
 from stackbus.services.service import PRIORITIES
-import json
 
 _LINE = "{:<19}  {:<8}  {:<9}  {:<32}  {:<44}  {}"
 _PREFIX, _SUFFIX = "openstack-", "-notifications"
@@ -108,12 +109,13 @@ def tail(
             with wiring.bus(settings) as where:
                 parameters = wiring.tail_parameters(settings, where)
             told = tailing.watch(parameters, str(topic), chosen, idle)
-        _print_all(islice(told, limit), told, _printer(output))
+        with closing(told):
+            _print_all(told, limit, _printer(output))
 
 
 def _consumed(
     path: Path, chosen: Filter, idle: float | None, *, by_password: bool, plain: bool
-) -> Iterator[Told]:
+) -> Generator[tuple[Told, Acknowledge]]:
     try:
         text = path.read_text("utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -144,29 +146,23 @@ def _filter(
     for given in priorities or []:
         if given not in PRIORITIES:
             raise InputError(f"--priority: {given!r}: one of {', '.join(PRIORITIES)}")
-    return Filter(
-        tuple(names), tuple(types or ()), tuple(projects or ()), tuple(priorities or ())
-    )
+    return Filter(tuple(names), tuple(types or ()), tuple(projects or ()), tuple(priorities or ()))
 
 
 def _print_all(
-    limited: Iterator[Told], told: Iterator[Told], show: Callable[[Told], None]
+    told: Iterator[tuple[Told, Acknowledge]], limit: int | None, show: Callable[[Told], None]
 ) -> None:
     """Print until the end, Ctrl-C or a closed pipe; each is a clean end."""
     try:
-        for one in limited:
+        for one, acknowledge in islice(told, limit):
             show(one)
             sys.stdout.flush()
-        # Past a limit the last one printed still waits for its acknowledgement.
+            acknowledge()
     except KeyboardInterrupt:
         pass
     except BrokenPipeError:
         # Whoever read our output has gone: nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    finally:
-        close = getattr(told, "close", None)
-        if close is not None:
-            close()
 
 
 def _printer(output: Format) -> Callable[[Told], None]:

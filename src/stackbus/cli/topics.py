@@ -49,9 +49,11 @@ def plan(
         chosen = common.settings(state, management_url, management_user)
         common.require_up(chosen)
         ports = (port_amqp, port_amqp_tls)
-        with wiring.bus(chosen, common.hosts(advertise), ports) as where:
-            with progress("looking at the broker"):
-                found = wiring.exposure(chosen, where).plan(deployment)
+        with (
+            wiring.bus(chosen, common.hosts(advertise), ports) as where,
+            progress("looking at the broker"),
+        ):
+            found = wiring.exposure(chosen, where).plan(deployment)
         _show_plan(found, output)
 
 
@@ -74,19 +76,19 @@ def apply(
         chosen = common.settings(state, management_url, management_user)
         common.require_up(chosen)
         ports = (port_amqp, port_amqp_tls)
-        with wiring.bus(chosen, common.hosts(advertise), ports) as where:
-            with progress("applying the deployment") as say:
-                done = wiring.carry_out(
-                    chosen, where, lambda control: control.plan(deployment), deployment, say
-                )
+        with (
+            wiring.bus(chosen, common.hosts(advertise), ports) as where,
+            progress("applying the deployment") as say,
+        ):
+            done = wiring.carry_out(
+                chosen, where, lambda control: control.plan(deployment), deployment, say
+            )
         _show_plan(done, output, done=True)
 
 
 def rotate(
     topic: common.Topic,
-    grace: Annotated[
-        str, typer.Option(help="How long the old credentials still work.")
-    ] = "24h",
+    grace: Annotated[str, typer.Option(help="How long the old credentials still work.")] = "24h",
     revoke: Annotated[
         bool,
         typer.Option("--revoke", help="End the old credentials and their connections at once."),
@@ -228,9 +230,7 @@ def _show_plan(found: Plan, output: Format, *, done: bool = False) -> None:
     if not found.steps:
         note("Nothing to do: the bus is as the deployment wants it.")
     elif done:
-        stdout.print(
-            f"Applied: {counts['+']} added, {counts['~']} changed, {counts['-']} removed."
-        )
+        stdout.print(f"Applied: {counts['+']} added, {counts['~']} changed, {counts['-']} removed.")
     else:
         stdout.print(
             f"Plan: {counts['+']} to add, {counts['~']} to change, {counts['-']} to remove."
@@ -245,7 +245,9 @@ def _step_json(step: Change) -> dict[str, object]:
         "action": "replace" if step.replace else _ACTIONS[step.sign],
         "kind": step.kind,
         "name": _step_name(step),
-        "vhost": step.key[1] if step.kind not in ("user", "vhost", "secret", "permission") else None,
+        "vhost": step.key[1]
+        if step.kind not in ("user", "vhost", "secret", "permission")
+        else None,
         "detail": step.detail,
     }
 

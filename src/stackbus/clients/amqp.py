@@ -7,7 +7,6 @@ one gets in: by URL with a password, or by a topic's Secret with password or cli
 from __future__ import annotations
 
 import os
-import socket
 import ssl
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from typing import TypeVar
 
 import pika
 import pika.exceptions
+from pika.connection import Parameters
 from pika.credentials import ExternalCredentials
 
 from stackbus.errors import BrokerError, BrokerUnreachable, InputError, StackbusError
@@ -24,10 +24,10 @@ from stackbus.errors import BrokerError, BrokerUnreachable, InputError, Stackbus
 _TIMEOUT = 10.0  # seconds, for a connection to be opened
 _HEARTBEAT = 30  # seconds
 
-P = TypeVar("P", bound=pika.ConnectionParameters)
+P = TypeVar("P", bound=Parameters)
 
 
-def url_parameters(url: str, name: str, ca: Path | None = None) -> pika.URLParameters:
+def url_parameters(url: str, name: str, ca: Path | None = None) -> Parameters:
     """Read ``amqp[s]://user:password@host:port/vhost``; ``name`` shows in the broker's lists.
 
     Raises InputError without quoting the URL, whose password is a secret.
@@ -46,7 +46,7 @@ def url_parameters(url: str, name: str, ca: Path | None = None) -> pika.URLParam
 
 def consumer_parameters(
     secret: Mapping[str, str], name: str, *, by_password: bool, plain: bool
-) -> list[pika.ConnectionParameters]:
+) -> list[Parameters]:
     """Read a topic's Secret as its consumer would: one set of parameters for each host.
 
     ``plain``: without TLS, and so by password. Raises InputError for a Secret that lacks a key.
@@ -80,7 +80,7 @@ def consumer_parameters(
 
 @contextmanager
 def connected(
-    parameters: list[pika.ConnectionParameters],
+    parameters: list[Parameters],
 ) -> Iterator[pika.BlockingConnection]:
     """Connect to the first host that answers, and close at the end; pika's errors become ours."""
     try:
@@ -98,14 +98,19 @@ def connected(
 
 def explained(error: BaseException) -> StackbusError:
     """Say in a sentence what pika's error means to somebody who wants to connect."""
-    if isinstance(error, pika.exceptions.AMQPConnectorException) and error.args:
-        return explained(error.args[-1])
-    # pika wraps the reason in its workflow's exceptions
+    # pika wraps the reason in its workflow's exceptions, one in the other.
     inner = getattr(error, "exceptions", None) or getattr(error, "exception", None)
     if isinstance(inner, list | tuple) and inner:
         return explained(inner[-1])
     if isinstance(inner, BaseException):
         return explained(inner)
+    if type(error) is pika.exceptions.AMQPConnectionError and error.args:
+        first = error.args[0]
+        return (
+            explained(first) if isinstance(first, BaseException) else BrokerUnreachable(str(first))
+        )
+    if isinstance(error, pika.exceptions.ChannelClosedByBroker):
+        return BrokerError(f"RabbitMQ refuses: {error.reply_text}")
     if isinstance(error, pika.exceptions.ProbableAuthenticationError):
         return BrokerError("RabbitMQ refuses this user: wrong password, or revoked credentials")
     if isinstance(error, pika.exceptions.AuthenticationError):
@@ -114,7 +119,7 @@ def explained(error: BaseException) -> StackbusError:
         return BrokerError("RabbitMQ lets this user in, but not into this vhost")
     if isinstance(error, ssl.SSLError):
         return BrokerError(f"TLS: {error.reason or error}")
-    if isinstance(error, socket.gaierror | OSError):
+    if isinstance(error, OSError):
         return BrokerUnreachable(f"RabbitMQ does not answer: {error}")
     return BrokerError(f"RabbitMQ closed the connection: {error!r}")
 

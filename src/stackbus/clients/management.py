@@ -192,9 +192,7 @@ class Management:
         if response.status_code == httpx.codes.NOT_FOUND and method == "DELETE":
             return response
         if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise BrokerError(
-                f"{self.url}: RabbitMQ refuses this administrator's name or password"
-            )
+            raise BrokerError(f"{self.url}: RabbitMQ refuses this administrator's name or password")
         if response.is_error:
             raise BrokerError(
                 f"{self.url}: RabbitMQ answered {response.status_code} to {method} "

@@ -1,0 +1,1 @@
+"""The control plane: from a deployment to RabbitMQ and Secrets. Begin at ``apply.py``."""

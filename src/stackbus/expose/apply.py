@@ -82,9 +82,7 @@ class Exposure:
         """
         return self._plan(deployment, self._actual())
 
-    def plan_rotation(
-        self, deployment: Deployment, topic: str, *, grace: timedelta
-    ) -> Plan:
+    def plan_rotation(self, deployment: Deployment, topic: str, *, grace: timedelta) -> Plan:
         """Say what a rotation of ``topic``'s credentials would do; zero ``grace`` revokes.
 
         Raises InputError for a topic that ``deployment`` does not expose.
@@ -140,9 +138,7 @@ class Exposure:
     def _actual(self) -> Actual:
         return Actual.from_definitions(self.broker.definitions())
 
-    def _plan(
-        self, deployment: Deployment, actual: Actual, before: Actual | None = None
-    ) -> Plan:
+    def _plan(self, deployment: Deployment, actual: Actual, before: Actual | None = None) -> Plan:
         now = self.clock()
         known = actual.ledger.topics
         generations = {

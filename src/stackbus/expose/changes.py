@@ -10,6 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from typing import Literal
+
+import msgspec
 
 from stackbus.errors import BrokerError, Conflict
 from stackbus.expose.credentials import Generations, Retiring, is_password
@@ -62,7 +65,7 @@ class Ledger:
         }
 
     @staticmethod
-    def from_json(value: Mapping[str, object] | None) -> Ledger:
+    def from_json(value: object) -> Ledger:
         """Read the global parameter; None is a broker that was never ours.
 
         Raises BrokerError if it is not what ``to_json`` writes.
@@ -70,10 +73,10 @@ class Ledger:
         if value is None:
             return Ledger()
         try:
-            return _ledger(value)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            return _ledger(msgspec.convert(value, _LedgerValue))
+        except msgspec.ValidationError as error:
             raise BrokerError(
-                f"the global parameter {LEDGER!r} is not as stackbus wrote it ({error!r}): restore "
+                f"the global parameter {LEDGER!r} is not as stackbus wrote it ({error}): restore "
                 "it from a backup of the broker's definitions"
             ) from error
 
@@ -89,11 +92,11 @@ class Actual:
     def from_definitions(definitions: Mapping[str, object]) -> Actual:
         """Read ``GET /api/definitions``. Raises BrokerError if it makes no sense."""
         try:
-            items = dict(_items(definitions))
-            parameters = {one["name"]: one["value"] for one in _list(definitions, "global_parameters")}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise BrokerError(f"the broker's definitions make no sense: {error!r}") from error
-        return Actual(items, Ledger.from_json(parameters.get(LEDGER)))
+            read = msgspec.convert(definitions, _Definitions)
+        except msgspec.ValidationError as error:
+            raise BrokerError(f"the broker's definitions make no sense: {error}") from error
+        ledger = next((one.value for one in read.global_parameters if one.name == LEDGER), None)
+        return Actual(dict(_items(read)), Ledger.from_json(ledger))
 
     def bus(self, inner: str, outer: str) -> Bus:
         """Tell what the topology has to know of this broker."""
@@ -213,9 +216,7 @@ def _difference(key: Key, desired: Body, present: Body) -> str:
             if sorted(_texts(wanted)) != sorted(_texts(present.get(name))):
                 fields.append("tags")
         elif wanted != present.get(name):
-            fields.append(
-                name if key[0] == "user" else f"{name}: {present.get(name)} -> {wanted}"
-            )
+            fields.append(name if key[0] == "user" else f"{name}: {present.get(name)} -> {wanted}")
     return ", ".join(fields)
 
 
@@ -237,75 +238,175 @@ def _name(key: Key) -> str:
     return f"{kind} {' / '.join(rest)}"
 
 
-# Reading the broker's definitions
+# Reading the broker's definitions: what is used of them, typed
 
 
-def _items(definitions: Mapping[str, object]) -> Iterator[tuple[Key, Body]]:
-    for one in _list(definitions, "vhosts"):
-        yield ("vhost", one["name"]), {}
-    for one in _list(definitions, "users"):
-        tags = one["tags"]
+class _Vhost(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _User(msgspec.Struct, frozen=True):
+    name: str
+    tags: list[str] | str
+    password_hash: str = ""
+    limits: dict[str, object] = {}
+
+
+class _Permission(msgspec.Struct, frozen=True):
+    user: str
+    vhost: str
+    configure: str
+    write: str
+    read: str
+
+
+class _Policy(msgspec.Struct, frozen=True):
+    vhost: str
+    name: str
+    pattern: str
+    priority: int
+    definition: dict[str, object]
+    apply_to: str = msgspec.field(name="apply-to")
+
+
+class _Exchange(msgspec.Struct, frozen=True):
+    vhost: str
+    name: str
+    type: str
+    durable: bool
+    auto_delete: bool
+    arguments: dict[str, object]
+    internal: bool = False  # 4.3 says nothing of an exchange that is not
+
+
+class _Queue(msgspec.Struct, frozen=True):
+    vhost: str
+    name: str
+    durable: bool
+    auto_delete: bool
+    arguments: dict[str, object]
+
+
+class _Binding(msgspec.Struct, frozen=True):
+    vhost: str
+    source: str
+    destination: str
+    destination_type: str
+    routing_key: str
+    arguments: dict[str, object]
+
+
+class _Parameter(msgspec.Struct, frozen=True):
+    name: str
+    value: object
+
+
+class _Definitions(msgspec.Struct, frozen=True):
+    vhosts: list[_Vhost]
+    users: list[_User]
+    permissions: list[_Permission]
+    policies: list[_Policy]
+    exchanges: list[_Exchange]
+    queues: list[_Queue]
+    bindings: list[_Binding]
+    global_parameters: list[_Parameter] = []
+
+
+def _items(definitions: _Definitions) -> Iterator[tuple[Key, Body]]:
+    for vhost in definitions.vhosts:
+        yield ("vhost", vhost.name), {}
+    for user in definitions.users:
+        tags = user.tags if isinstance(user.tags, list) else user.tags.split(",")
         yield (
-            ("user", one["name"]),
+            ("user", user.name),
             {
-                "password_hash": one.get("password_hash", ""),
-                "tags": tags if isinstance(tags, list) else [tag for tag in tags.split(",") if tag],
-                "limits": one.get("limits") or {},
+                "password_hash": user.password_hash,
+                "tags": [tag for tag in tags if tag],
+                "limits": user.limits,
             },
         )
-    for one in _list(definitions, "permissions"):
+    for permission in definitions.permissions:
         yield (
-            ("permission", one["user"], one["vhost"]),
-            {name: one[name] for name in ("configure", "write", "read")},
+            ("permission", permission.user, permission.vhost),
+            {
+                "configure": permission.configure,
+                "write": permission.write,
+                "read": permission.read,
+            },
         )
-    for one in _list(definitions, "policies"):
+    for policy in definitions.policies:
         yield (
-            ("policy", one["vhost"], one["name"]),
-            {name: one[name] for name in ("pattern", "apply-to", "priority", "definition")},
+            ("policy", policy.vhost, policy.name),
+            {
+                "pattern": policy.pattern,
+                "apply-to": policy.apply_to,
+                "priority": policy.priority,
+                "definition": policy.definition,
+            },
         )
-    for one in _list(definitions, "exchanges"):
-        names = ("type", "durable", "auto_delete", "internal", "arguments")
-        yield ("exchange", one["vhost"], one["name"]), {name: one[name] for name in names}
-    for one in _list(definitions, "queues"):
-        names = ("durable", "auto_delete", "arguments")
-        yield ("queue", one["vhost"], one["name"]), {name: one[name] for name in names}
-    for one in _list(definitions, "bindings"):
+    for exchange in definitions.exchanges:
+        yield (
+            ("exchange", exchange.vhost, exchange.name),
+            {
+                "type": exchange.type,
+                "durable": exchange.durable,
+                "auto_delete": exchange.auto_delete,
+                "internal": exchange.internal,
+                "arguments": exchange.arguments,
+            },
+        )
+    for queue in definitions.queues:
+        arguments = dict(queue.arguments)
+        if arguments.get("x-queue-type") == "classic":
+            del arguments["x-queue-type"]  # 4.0 and newer write the default down
+        yield (
+            ("queue", queue.vhost, queue.name),
+            {
+                "durable": queue.durable,
+                "auto_delete": queue.auto_delete,
+                "arguments": arguments,
+            },
+        )
+    for binding in definitions.bindings:
         key = binding_key(
-            one["vhost"],
-            one["source"],
-            one["destination_type"],
-            one["destination"],
-            one["routing_key"],
-            one["arguments"],
+            binding.vhost,
+            binding.source,
+            binding.destination_type,
+            binding.destination,
+            binding.routing_key,
+            binding.arguments,
         )
         yield key, {}
 
 
-def _list(definitions: Mapping[str, object], name: str) -> list[dict[str, object]]:
-    value = definitions.get(name, [])
-    if not isinstance(value, list):
-        raise TypeError(f"{name} is no list")
-    return value
+class _RetiringValue(msgspec.Struct, frozen=True):
+    generation: int
+    until: datetime
+    password_hash: str
 
 
-def _ledger(value: Mapping[str, object]) -> Ledger:
-    owned, topics = value["owned"], value["topics"]
-    assert isinstance(owned, dict)
-    assert isinstance(topics, dict)
+class _TopicValue(msgspec.Struct, frozen=True):
+    generation: int
+    retiring: list[_RetiringValue]
+
+
+class _LedgerValue(msgspec.Struct, frozen=True):
+    version: Literal[1]
+    owned: dict[str, list[list[str]]]
+    topics: dict[str, _TopicValue]
+
+
+def _ledger(value: _LedgerValue) -> Ledger:
     return Ledger(
-        frozenset((kind, *names) for kind, listed in owned.items() for names in listed),
+        frozenset((kind, *names) for kind, listed in value.owned.items() for names in listed),
         {
             topic: Generations(
-                int(one["generation"]),
+                one.generation,
                 tuple(
-                    Retiring(
-                        int(retired["generation"]),
-                        datetime.fromisoformat(retired["until"]),
-                        str(retired["password_hash"]),
-                    )
-                    for retired in one["retiring"]
+                    Retiring(retired.generation, retired.until, retired.password_hash)
+                    for retired in one.retiring
                 ),
             )
-            for topic, one in topics.items()
+            for topic, one in value.topics.items()
         },
     )

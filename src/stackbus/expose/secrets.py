@@ -83,8 +83,7 @@ class FolderStore:
     def names(self, namespace: str) -> list[str]:
         """List the manifests of a namespace; what else lies in its folder is none of ours."""
         return sorted(
-            path.stem
-            for path in (self._root / namespace).glob("openstack-*-notifications.yaml")
+            path.stem for path in (self._root / namespace).glob("openstack-*-notifications.yaml")
         )
 
     def write(self, secret: Secret) -> None:

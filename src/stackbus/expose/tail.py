@@ -1,26 +1,29 @@
 """Look at a topic's notifications as they arrive, or consume them as its consumer would.
 
 Called by ``stackbus tail``. ``watch`` uses a temporary queue of its own and takes nothing from
-the consumer; ``consume`` takes from the topic's queues and acknowledges what its caller has
-dealt with. Both give values of ``Told``; ``Filter`` says which.
+the consumer; ``consume`` takes from the topic's queues, and its caller acknowledges what it has
+dealt with. Both give values of ``Told``, each with the call that acknowledges it.
 """
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 
-import pika
 from pika.adapters.blocking_connection import BlockingChannel
+from pika.connection import Parameters
 from pika.spec import Basic, BasicProperties
 
 from stackbus.clients.amqp import connected
 from stackbus.errors import BrokerError
 from stackbus.expose.topology import queue_name
 from stackbus.services.service import PRIORITIES
+
+Acknowledge = Callable[[], None]
 
 _PREFETCH = 500
 _GLANCE = 0.5  # seconds between two looks at the clock while nothing comes
@@ -88,8 +91,8 @@ def matches(pattern: str, event_type: str) -> bool:
 
 
 def watch(
-    parameters: Sequence[pika.ConnectionParameters], topic: str, chosen: Filter, idle: float | None
-) -> Iterator[Told]:
+    parameters: Sequence[Parameters], topic: str, chosen: Filter, idle: float | None
+) -> Generator[tuple[Told, Acknowledge]]:
     """Give what passes ``topic`` from now on; end after ``idle`` seconds without any."""
     with connected(list(parameters)) as connection:
         channel = connection.channel()
@@ -99,16 +102,16 @@ def watch(
         for tag, told in _deliveries(channel, [queue], idle):
             channel.basic_ack(tag)
             if chosen.passes(told):
-                yield told
+                yield told, lambda: None
 
 
 def consume(
-    parameters: Sequence[pika.ConnectionParameters], topic: str, chosen: Filter, idle: float | None
-) -> Iterator[Told]:
+    parameters: Sequence[Parameters], topic: str, chosen: Filter, idle: float | None
+) -> Generator[tuple[Told, Acknowledge]]:
     """Give what waits in ``topic``'s queues and what comes; end after ``idle`` seconds.
 
-    What was given is acknowledged when the next one is asked for; what the filter leaves out
-    goes back to its queue at the end.
+    What is not acknowledged goes back to its queue at the end, and so does what the filter
+    leaves out.
     """
     queues = [queue_name(topic, priority) for priority in chosen.priorities or PRIORITIES]
     with connected(list(parameters)) as connection:
@@ -117,8 +120,7 @@ def consume(
         channel.basic_qos(prefetch_count=_PREFETCH if chosen == Filter() else 0)
         for tag, told in _deliveries(channel, queues, idle):
             if chosen.passes(told):
-                yield told
-                channel.basic_ack(tag)
+                yield told, partial(channel.basic_ack, tag)
 
 
 def _deliveries(
@@ -130,6 +132,8 @@ def _deliveries(
     def keep(
         _: BlockingChannel, method: Basic.Deliver, properties: BasicProperties, body: bytes
     ) -> None:
+        assert method.delivery_tag is not None
+        assert method.routing_key is not None
         waiting.append((method.delivery_tag, _told(method.routing_key, properties, body)))
 
     def cancelled(_: object) -> None:

@@ -61,9 +61,7 @@ _NEVER = "^$"
 _UNLIMITED = 1_000_000_000
 """A delivery limit that no queue reaches: 4.0 and newer drop a message after 20 attempts."""
 
-_DEFAULT_QUEUES = (
-    rf"({'|'.join(NOTIFICATION_TOPICS)})\.({'|'.join(PRIORITIES)})"
-)
+_DEFAULT_QUEUES = rf"({'|'.join(NOTIFICATION_TOPICS)})\.({'|'.join(PRIORITIES)})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -297,7 +295,5 @@ def _user(name: str, body: Body) -> tuple[Key, Body]:
     return ("user", name), {"tags": [TAG], "limits": {}, **body}
 
 
-def _permission(
-    user: str, vhost: str, configure: str, write: str, read: str
-) -> tuple[Key, Body]:
+def _permission(user: str, vhost: str, configure: str, write: str, read: str) -> tuple[Key, Body]:
     return ("permission", user, vhost), {"configure": configure, "write": write, "read": read}

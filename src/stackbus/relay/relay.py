@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import islice
+from typing import Any
 
 import pika
 import pika.exceptions
@@ -239,7 +240,7 @@ class _Session:
         self._inner = channel
         channel.basic_qos(prefetch_count=self._settings.prefetch, callback=self._consume)
 
-    def _consume(self, _: Method) -> None:
+    def _consume(self, _: Method[Any]) -> None:
         self._inner.add_on_cancel_callback(
             lambda _: self._end("the intake queue went away: apply again")
         )
@@ -263,15 +264,18 @@ class _Session:
         if self._ended:
             return  # it comes again
         self.was_active = True
+        tag, exchange = method.delivery_tag, method.exchange
+        assert tag is not None
+        assert exchange is not None
         try:
-            scrubbed, known = self._read(method.exchange, body)
+            scrubbed, known = self._read(exchange, body)
         except Unreadable as error:
-            self._set_aside(method, body, str(error))
+            self._set_aside(tag, method, body, str(error))
         except Exception as error:  # noqa: BLE001 -- one message must never stop the others
-            log.error("relay.bug", error=repr(error)[:200])
-            self._set_aside(method, body, f"stackbus cannot read this: {type(error).__name__}")
+            log.error("relay.bug", error=type(error).__name__)  # noqa: TRY400 -- no body in a log
+            self._set_aside(tag, method, body, f"stackbus cannot read this: {type(error).__name__}")
         else:
-            self._publish(method, scrubbed, known)
+            self._publish(tag, scrubbed, known)
         IN_FLIGHT.set(len(self._window))
 
     def _read(self, exchange: str, body: bytes) -> tuple[Scrubbed, Label]:
@@ -282,8 +286,8 @@ class _Session:
             notification = decode(scrubbed.body)
         return scrubbed, label(exchange, notification)
 
-    def _publish(self, method: Basic.Deliver, scrubbed: Scrubbed, known: Label) -> None:
-        headers: dict[str, object] | None = None
+    def _publish(self, tag: int, scrubbed: Scrubbed, known: Label) -> None:
+        headers: dict[str, Any] | None = None
         if scrubbed.paths:
             headers = {"x-stackbus-scrubbed": _shown(scrubbed.paths)}
             _scrubbed_of[known.service].inc()
@@ -300,10 +304,10 @@ class _Session:
         self._outer.basic_publish(
             _OUTER_EXCHANGE, known.routing_key, scrubbed.body, properties, mandatory=True
         )
-        self._outward.sent(method.delivery_tag)
+        self._outward.sent(tag)
         _relayed_of[known.service].inc()
 
-    def _set_aside(self, method: Basic.Deliver, body: bytes, reason: str) -> None:
+    def _set_aside(self, tag: int, method: Basic.Deliver, body: bytes, reason: str) -> None:
         QUARANTINED.inc()
         log.warning("relay.quarantined", exchange=method.exchange, reason=reason)
         properties = BasicProperties(
@@ -315,9 +319,9 @@ class _Session:
             },
         )
         self._aside_channel.basic_publish(_QUARANTINE, "", body, properties, mandatory=True)
-        self._aside.sent(method.delivery_tag)
+        self._aside.sent(tag)
 
-    def _confirmed(self, frame: Method, publisher: _Publisher) -> None:
+    def _confirmed(self, frame: Method[Any], publisher: _Publisher) -> None:
         if isinstance(frame.method, Basic.Nack):
             self._end("the bus refused a notification (a queue is full or its node is down)")
             return

@@ -75,11 +75,15 @@ HARMLESS_ENDINGS = (
 TELLING_SHAPES = (
     r"gAAAA[A-Za-z0-9_-]{40,}(?:={1,2}|(?:%3[Dd]){1,2})?",  # Fernet token
     r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){2,4}",  # JWT: JWS has three parts, JWE five
-    r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"
-    r"(?:.*?-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|.*)",  # PEM, cut short too
+    (
+        r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"  # PEM, cut short too
+        r"(?:.*?-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|.*)"
+    ),
     r"(?<=://)(?P<user>[^\s/?#:@\"'\\]*:)[^\s/?#\"'\\]+(?=@)",  # scheme://user:password@host
-    r"(?P<query>[?&;][\w.%-]*(?i:passw(?:or)?d|passphrase|token|secret|api_?key"
-    r"|access_?key|temp_url_sig|x-amz-signature)=)[^&;\s#\"'\\]+",  # ...?password=...
+    (
+        r"(?P<query>[?&;][\w.%-]*(?i:passw(?:or)?d|passphrase|token|secret|api_?key"
+        r"|access_?key|temp_url_sig|x-amz-signature)=)[^&;\s#\"'\\]+"  # ...?password=...
+    ),
 )
 """What has one of these shapes is a secret wherever it stands (the groups are kept)."""
 
@@ -91,9 +95,7 @@ _SQUEEZE = bytes(range(256)).lower()
 _SEPARATORS = b"_-. "
 _SQUEEZE_NAME = str.maketrans("", "", _SEPARATORS.decode())
 
-_SECRET_FIELDS = tuple(
-    (prefix, field) for service in SERVICES for prefix, field in service.secrets
-)
+_SECRET_FIELDS = tuple((prefix, field) for service in SERVICES for prefix, field in service.secrets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,8 +126,7 @@ class Scrubber:
         self._harmless_name = re.compile(rf"(?:{endings})\Z")
         # After a telling word: the rest of a name whose value cannot be a secret.
         self._harmless_rest = re.compile(
-            rf"[a-z0-9]*?(?:(?:{endings})\\*\":|\\*\":(?:null|true|false|\\*\"\\*\"|\[\]|{{}})[,}}\]])"
-            .encode()
+            rf"[a-z0-9]*?(?:(?:{endings})\\*\":|\\*\":(?:null|true|false|\\*\"\\*\"|\[\]|{{}})[,}}\]])".encode()
         )
 
     def scrub(self, body: bytes, event_type: str) -> Scrubbed:
@@ -147,9 +148,7 @@ class Scrubber:
                 return Scrubbed(body)
             return Scrubbed(json.dumps(tree).encode(), tuple(walk.paths))
         except (ValueError, RecursionError) as error:
-            raise Unreadable(
-                f"cannot be searched for secrets: {type(error).__name__}"
-            ) from error
+            raise Unreadable(f"cannot be searched for secrets: {type(error).__name__}") from error
 
     def is_clear(self, body: bytes) -> bool:
         """Tell by a look at the bytes that no secret can be in ``body``; when unsure, False."""

@@ -29,9 +29,7 @@ SERVICES: tuple[Service, ...] = (
 
 BY_EXCHANGE = {service.exchange: service for service in SERVICES}
 BY_NAME = {
-    name: service
-    for service in SERVICES
-    for name in (service.name, service.type, *service.aliases)
+    name: service for service in SERVICES for name in (service.name, service.type, *service.aliases)
 }
 """By name, by service type, and by the type's other spellings."""
 

@@ -23,7 +23,9 @@ KEYSTONE = Service(
     event_types=("identity",),
     project=project,
     options=(
-        Option("DEFAULT", "notification_format", "cadf", "say who did it, from where; basic does not"),
+        Option(
+            "DEFAULT", "notification_format", "cadf", "say who did it, from where; basic does not"
+        ),
         Option(
             "DEFAULT",
             "notification_opt_out",

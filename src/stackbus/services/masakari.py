@@ -8,6 +8,7 @@ from stackbus.services.service import Payload, Service
 def project(event_type: str, payload: Payload) -> str | None:
     """Give None: segments, hosts and their failures belong to no project (masakari/objects)."""
     del event_type, payload
+    return None
 
 
 MASAKARI = Service(

@@ -28,6 +28,7 @@ UNKNOWN = "-"
 PROJECT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
 """A project id that can be one word of a routing key (Keystone's column holds 64 characters)."""
 
+
 @dataclass(frozen=True, slots=True)
 class Option:
     """One option of an oslo.config file, with the reason why it is set."""
