@@ -630,6 +630,8 @@ def _suggestion(name: str) -> str:
 
 _short = reprlib.Repr()
 _short.maxstring = _short.maxother = 80
+_short.maxlevel = 2
+_short.maxlist = _short.maxdict = 4
 
 
 def _shown(value: object) -> str:

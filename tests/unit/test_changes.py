@@ -1,0 +1,187 @@
+"""Topology and changes, without a broker: what is desired, and what is left alone."""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from stackbus.errors import BrokerError, Conflict
+from stackbus.expose.changes import Actual, Ledger, changes
+from stackbus.expose.credentials import Endpoint, Generations, Retiring, renewed
+from stackbus.expose.deployment import Deployment, Queue, Topic
+from stackbus.expose.secrets import FolderStore
+from stackbus.expose.tail import matches
+from stackbus.expose.topology import Bus, Items, topology
+from stackbus.services.service import PRIORITIES
+from stackbus.settings import Settings
+from tests.unit.test_deployment import names
+
+NOW = datetime(2026, 11, 22, tzinfo=UTC)
+BUS = Bus("openstack", "openstack-external", owns_inner=True, control_exchanges=frozenset())
+EMPTY = Actual({}, Ledger())
+
+
+def desired(*topics: Topic, bus: Bus = BUS) -> Items:
+    wanted = Deployment("d", "openstack", None, topics)
+    credentials = renewed(
+        FolderStore(Path("/nonexistent")),
+        wanted,
+        {},
+        Endpoint(("h",), 1, 2, "v"),
+        NOW,
+        certificate_days=30,
+        renew_days=10,
+    )
+    return topology(wanted, credentials, {}, bus, Settings(state=Path("/nonexistent")))
+
+
+def permission(items: Items, topic: str) -> dict[str, str]:
+    return {key: str(value) for key, value in items["permission", f"{topic}.g1", "openstack-external"].items()}
+
+
+awkward = st.lists(
+    st.sampled_from(["a", "a.b", "a.b.c", "a-b", "a.info-x", "ab", "b", "b.a", "a.b-c", "aa", "a.bb", "info", "a.x.info"])
+    | names,
+    min_size=2,
+    max_size=6,
+    unique=True,
+)
+
+
+@given(awkward)
+def test_no_two_legal_names_ever_share_a_permission(listed: list[str]) -> None:
+    listed = [
+        name for name in listed if not (name.rpartition(".")[0] in listed and name.rpartition(".")[2] in PRIORITIES)
+    ]
+    items = desired(*(Topic(name) for name in listed))
+    own = {name: {name, *(f"{name}.{word}" for word in PRIORITIES)} for name in listed}
+    others = {"stackbus", "stackbus.journal", "stackbus.dropped", "amq.default", "amq.topic", "", "nova"}
+    for name in listed:
+        allowed = permission(items, name)
+        for other in {*others, *(one for listed_ in own.values() for one in listed_)}:
+            for verb, pattern in allowed.items():
+                may = re.search(pattern, other) is not None
+                wanted = other in own[name] and not (verb == "write" and other == name)
+                assert may == wanted, (name, verb, other)
+
+
+def test_a_read_only_consumer_may_read_its_queues_and_nothing_else() -> None:
+    allowed = permission(desired(Topic("a", read_only=True)), "a")
+    assert allowed["configure"] == allowed["write"] == "^$"
+    assert re.search(allowed["read"], "a.info")
+    assert not re.search(allowed["read"], "a")
+
+
+def test_the_plan_for_an_empty_broker_is_everything() -> None:
+    items = desired(Topic("a"))
+    steps = changes(items, EMPTY)
+    assert {step.key for step in steps} == set(items)
+    assert all(step.sign == "+" for step in steps)
+
+
+def test_nothing_that_is_not_ours_is_removed() -> None:
+    items = desired()
+    foreign: Items = {
+        ("user", "alice"): {"tags": ["stackbus"], "limits": {}, "password_hash": "x"},
+        ("exchange", "openstack-external", "a"): {},
+        ("queue", "openstack", "stackbus.other"): {},
+        ("policy", "openstack", "a"): {},
+        ("binding", "openstack", "nova", "queue", "mine", "#", ""): {},
+        ("permission", "alice", "openstack"): {},
+        ("vhost", "/"): {},
+    }
+    steps = changes(items, Actual(foreign, Ledger()))
+    assert not {step.key for step in steps} & set(foreign)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        ("user", "a.g1"),
+        ("exchange", "openstack-external", "a"),
+        ("queue", "openstack-external", "a.info"),
+        ("policy", "openstack-external", "a"),
+        ("queue", "openstack", "stackbus.intake"),
+    ],
+)
+def test_something_in_the_way_that_is_not_ours_is_a_conflict(key: tuple[str, ...]) -> None:
+    with pytest.raises(Conflict, match=re.escape(key[-1])):
+        changes(desired(Topic("a")), Actual({key: {}}, Ledger()))
+
+
+def test_a_control_exchange_is_looked_at_and_never_changed() -> None:
+    present: Items = {("exchange", "openstack", "nova"): {"type": "topic", "durable": False}}
+    steps = changes(desired(), Actual(present, Ledger()))
+    made = {step.key[2] for step in steps if step.kind == "control exchange"}
+    assert "nova" not in made
+    assert "keystone" in made
+
+
+def test_on_a_bus_that_is_not_ours_no_control_exchange_is_made() -> None:
+    bus = Bus("openstack", "x", owns_inner=False, control_exchanges=frozenset({"nova"}))
+    items = desired(bus=bus)
+    assert not [key for key in items if key[0] == "control exchange"]
+    bound = {key[2] for key in items if key[0] == "binding" and key[4] == "stackbus.intake"}
+    assert bound == {"nova"}
+
+
+def test_only_notification_keys_are_bound_to_the_intake() -> None:
+    keys = {key[5] for key in desired() if key[0] == "binding" and key[4] == "stackbus.intake"}
+    assert keys == {"notifications.*", "versioned_notifications.*", "ironic_versioned_notifications.*"}
+
+
+def test_queues_carry_their_type_and_policies_the_rest() -> None:
+    items = desired(Topic("a", queue=Queue("classic", 60, 1000)), Topic("b"))
+    assert items["queue", "openstack-external", "a.info"]["arguments"] == {}
+    assert items["queue", "openstack-external", "b.info"]["arguments"] == {"x-queue-type": "quorum"}
+    definition = items["policy", "openstack-external", "a"]["definition"]
+    assert isinstance(definition, dict)
+    assert (definition["message-ttl"], definition["max-length-bytes"]) == (60_000, 1000)
+    assert definition["dead-letter-exchange"] == "stackbus.dropped"
+
+
+def test_a_rotation_keeps_the_last_generation_for_its_grace_time() -> None:
+    rotated = Generations().rotated(NOW, timedelta(hours=1), "hash")
+    assert rotated == Generations(2, (Retiring(1, NOW + timedelta(hours=1), "hash"),))
+    again = rotated.rotated(NOW + timedelta(minutes=1), timedelta(hours=1), "hash2")
+    assert [one.generation for one in again.retiring] == [1, 2]
+    assert again.without_expired(NOW + timedelta(minutes=60, seconds=30)).retiring == again.retiring[1:]
+    assert again.rotated(NOW, timedelta(), "hash3") == Generations(4)
+    ledger = Ledger(frozenset({("user", "x"), ("queue", "v", "q")}), {"a": again})
+    assert Ledger.from_json(ledger.to_json()) == ledger
+
+
+@pytest.mark.parametrize("value", [{}, {"version": 2}, {"version": 1, "owned": [], "topics": {}}, 5])
+def test_a_ledger_that_is_not_ours_is_refused(value: object) -> None:
+    with pytest.raises(BrokerError, match="backup"):
+        Ledger.from_json(value)
+
+
+@pytest.mark.parametrize("value", [{}, {"vhosts": 5}, {"vhosts": [], "users": [{"name": 5}]}])
+def test_definitions_that_make_no_sense_are_refused(value: dict[str, object]) -> None:
+    with pytest.raises(BrokerError, match="make no sense"):
+        Actual.from_definitions(value)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "event_type", "same"),
+    [
+        ("#", "a.b.c", True),
+        ("instance.#", "instance.create.end", True),
+        ("instance.#", "instance", True),
+        ("instance.*", "instance.create.end", False),
+        ("*.create.*", "instance.create.end", True),
+        ("#.end", "instance.create.end", True),
+        ("#.create.#", "a.create", True),
+        ("volume.#", "instance.create", False),
+        ("a.#.b.#", "a.x.b", True),
+        ("", "a", False),
+    ],
+)
+def test_patterns_match_as_a_topic_exchange_does(pattern: str, event_type: str, same: bool) -> None:  # noqa: FBT001
+    assert matches(pattern, event_type) is same

@@ -1,0 +1,306 @@
+"""Scrubbing: no planted secret survives at any depth, and what is no secret stays as it is."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from stackbus.errors import Unreadable
+from stackbus.events.envelope import decode
+from stackbus.relay.scrub import MASK, Scrubber
+from tests.conftest import Captured, golden
+
+SCRUBBER = Scrubber()
+FERNET = "gAAAAABn" + "Zx3-_q" * 25
+JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2lnbmF0dXJl"
+PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----"
+CANARY = "canary-5f1c"
+
+TELLING = [
+    "password", "admin_password", "adminPass", "AdminPassword", "ipmi_password", "passwd",
+    "passphrase", "token", "auth_token", "X-Auth-Token", "x_subject_token", "tokens", "secret",
+    "client_secret", "aws_secret_access_key", "private_key", "privateKey", "private-key",
+    "ssh.private.key", "psk", "pre_shared_key", "preshared-key", "user_data", "userData",
+    "credentials", "credential", "cookie", "Set-Cookie", "api_key", "apikey", "access_key",
+    "auth_key", "Authorization", "encryption_key", "injected_files", "PASSWORD", "db.password",
+    "OS-KSADM:password", "session_key", "user data",
+]  # fmt: skip
+LOOK_ALIKE = [
+    "public_key", "key_name", "key", "keypair_name", "request_id", "checksum", "os_hash_value",
+    "fingerprint", "encryption_key_id", "password_expires_at", "application_credential_id",
+    "secret_ref", "encryption_secret_uuid", "token_type", "name", "user_id", "trusted_image",
+    "os_hidden", "key_id", "keys", "credential_id", "injected_file_content_bytes", "pass", "host",
+]  # fmt: skip
+
+
+def notification(payload: object, event_type: str = "instance.update") -> bytes:
+    message = {
+        "message_id": "8d4b0c2e-0c65-4c5a-9f5e-6a4f2f7f6a11",
+        "publisher_id": "compute.host-1",
+        "event_type": event_type,
+        "priority": "INFO",
+        "payload": payload,
+        "timestamp": "2026-11-22 11:28:35.656005",
+        "_context_auth_token": None,
+    }
+    return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)}).encode()
+
+
+def scrubbed(payload: object, event_type: str = "instance.update") -> tuple[object, tuple[str, ...]]:
+    found = SCRUBBER.scrub(notification(payload, event_type), event_type)
+    return json.loads(bytes(decode(found.body).payload)), found.paths
+
+
+@pytest.mark.parametrize("name", TELLING)
+def test_a_value_under_a_telling_name_is_masked(name: str) -> None:
+    payload, paths = scrubbed({"server": {name: CANARY, "id": "1"}})
+    assert payload == {"server": {name: MASK, "id": "1"}}
+    assert paths == (f"payload.server.{name}",)
+
+
+@pytest.mark.parametrize("name", TELLING)
+@pytest.mark.parametrize("value", [CANARY, 12345678, 1.5, [CANARY], {"x": CANARY}])
+def test_whatever_its_type(name: str, value: object) -> None:
+    assert scrubbed({name: value})[0] == {name: MASK}
+
+
+@pytest.mark.parametrize("name", LOOK_ALIKE)
+def test_what_only_looks_alike_is_left(name: str) -> None:
+    body = notification({name: CANARY, "deep": [{name: CANARY}]})
+    assert SCRUBBER.scrub(body, "instance.update").body == body
+
+
+@pytest.mark.parametrize("name", TELLING)
+@pytest.mark.parametrize("value", [None, True, False, "", [], {}, "***"])
+def test_what_holds_nothing_passes_byte_for_byte(name: str, value: object) -> None:
+    body = notification({name: value})
+    found = SCRUBBER.scrub(body, "instance.update")
+    assert found.body is body
+    assert found.paths == ()
+
+
+SHAPES = [
+    (FERNET, MASK),
+    (f"token {FERNET} has expired", f"token {MASK} has expired"),
+    (JWT, MASK),
+    (f"Bearer {JWT}", f"Bearer {MASK}"),
+    (PEM, MASK),
+    (PEM[:40], MASK),
+    (PEM.replace("EC ", "OPENSSH "), MASK),
+    ("rabbit://nova:hunter2@10.0.0.1:5672/", f"rabbit://nova:{MASK}@10.0.0.1:5672/"),
+    ("mysql+pymysql://u:p%40ss@db/nova?charset=utf8", f"mysql+pymysql://u:{MASK}@db/nova?charset=utf8"),
+    ("a://u:p@ss@h and b://v:q@h", f"a://u:{MASK}@h and b://v:{MASK}@h"),
+    ("https://h/x?user=a&password=hunter2&z=1", f"https://h/x?user=a&password={MASK}&z=1"),
+    ("https://h/v1/o?temp_url_sig=da39a3ee&temp_url_expires=9", f"https://h/v1/o?temp_url_sig={MASK}&temp_url_expires=9"),
+    ("swift+https://t%3Au:k3y@auth/c/o", f"swift+https://t%3Au:{MASK}@auth/c/o"),
+    ("redis://:hunter2@h:6379", f"redis://:{MASK}@h:6379"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("value", "masked"), SHAPES)
+def test_a_telling_shape_is_masked_wherever_it_stands(value: str, masked: str) -> None:
+    assert scrubbed({"note": value})[0] == {"note": masked}
+    assert scrubbed(value)[0] == masked
+    assert scrubbed([{"a": [value]}])[0] == [{"a": [masked]}]
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "http://10.0.0.1:9292/v2/images",
+        "https://h:8080/path?mail=a@b",
+        "gAAAA",
+        "eyJ",
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIGAAAA user@host",
+        "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----",
+        "d41d8cd98f00b204e9800998ecf8427e",
+        "req-6e06bd0f-1ad3-467b-b16f-46419e2eec04",
+        "lab-host@fake#fake",
+        "user@example.org:path",
+        "?q=tokens+of+love",
+        "eyjafjallajokull.example.org.is",
+    ],
+)
+def test_what_only_looks_like_a_shape_is_left(value: str) -> None:
+    body = notification({"note": value})
+    assert SCRUBBER.scrub(body, "x").body == body
+
+
+def test_secrets_in_json_inside_strings_are_found() -> None:
+    inner = json.dumps({"a": [json.dumps({"password": CANARY, "id": 1})]})
+    payload, paths = scrubbed({"blob": inner})
+    assert isinstance(payload, dict)
+    assert json.loads(json.loads(payload["blob"])["a"][0]) == {"password": MASK, "id": 1}
+    assert paths == ("payload.blob.a[0].password",)
+
+
+def test_pairs_written_as_objects_are_read() -> None:
+    payload, paths = scrubbed({"metadata": [{"key": "db_password", "value": CANARY}]})
+    assert payload == {"metadata": [{"key": "db_password", "value": MASK}]}
+    assert paths == ("payload.metadata[0].value",)
+
+
+def test_designates_transfer_key_is_secret_in_its_events_alone() -> None:
+    assert scrubbed({"key": "ABCDEFGH"}, "dns.zone_transfer_request.create")[0] == {"key": MASK}
+    assert scrubbed({"key": "ABCDEFGH"}, "dns.zone.create")[0] == {"key": "ABCDEFGH"}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"p\\u0061ssword": "canary-5f1c"}',
+        '{"\\u0074oken": "canary-5f1c"}',
+        '{"x": "g\\u0041AAAABn' + "Zx3q" * 30 + '"}',
+        '{"x": "rabbit:\\/\\/u:canary-5f1c@h"}',
+        '{"x": "rabbit://u:can\\u00e1ry-5f1c@h"}',
+    ],
+)
+def test_escapes_hide_nothing(text: str) -> None:
+    body = notification("PLACE").replace(b'\\"PLACE\\"', json.dumps(text)[1:-1].encode())
+    found = SCRUBBER.scrub(body, "x")
+    assert b"canary" not in found.body
+    assert b"AAAABn" not in found.body
+    assert found.paths
+
+
+def test_a_key_that_stands_twice_is_not_guessed_at() -> None:
+    body = b'{"event_type": "x", "payload": {"password": "canary", "password": "***"}}'
+    with pytest.raises(Unreadable):
+        SCRUBBER.scrub(body, "x")
+
+
+def test_what_is_too_deep_to_search_is_not_let_through() -> None:
+    body = b'{"password": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
+    with pytest.raises(Unreadable):
+        SCRUBBER.scrub(body, "x")
+
+
+def test_the_lists_can_be_extended() -> None:
+    extended = Scrubber(names=["Licence-Key"], shapes=[r"SN-\d{4}"])
+    body = notification({"licence_key": "L", "note": "serial SN-1234", "id": "1"})
+    found = extended.scrub(body, "x")
+    assert json.loads(bytes(decode(found.body).payload)) == {
+        "licence_key": MASK,
+        "note": f"serial {MASK}",
+        "id": "1",
+    }
+    plain = notification({"id": "1"})
+    assert extended.scrub(plain, "x").body is plain
+
+
+# Properties
+
+
+harmless_names = st.text("abcdefgh_-. ", max_size=8)
+harmless_values = (
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text("abcdefgh {}[]\":,/é\n", max_size=12)
+)
+trees = st.recursive(
+    harmless_values,
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(harmless_names, inner, max_size=4),
+    max_leaves=25,
+)
+steps = st.lists(st.sampled_from(["object", "list", "text"]), max_size=6)
+secrets = st.sampled_from(TELLING).map(lambda name: {name: CANARY}) | st.sampled_from(
+    [FERNET, JWT, PEM, f"amqp://u:{CANARY}@h"]
+)
+
+
+def planted(secret: object, path: list[str], beside: object) -> object:
+    for step in path:
+        if step == "object":
+            secret = {"beside": beside, "inner": secret}
+        elif step == "list":
+            secret = [beside, secret]
+        else:
+            secret = json.dumps({"inner": secret})
+    return secret
+
+
+@settings(max_examples=400, deadline=None)
+@given(trees, steps, secrets)
+@example(None, [], {"token": CANARY})
+def test_a_planted_secret_never_survives(beside: object, path: list[str], secret: object) -> None:
+    body = notification({"tree": beside, "planted": planted(secret, path, beside)})
+    found = SCRUBBER.scrub(body, "instance.update")
+    for part in (CANARY, FERNET, JWT, "MHcCAQEE"):
+        assert part.encode() not in found.body
+    assert found.paths
+    assert SCRUBBER.is_clear(body) is False
+
+
+@settings(max_examples=400, deadline=None)
+@given(trees)
+def test_what_holds_no_secret_is_unchanged(tree: object) -> None:
+    body = notification({"tree": tree})
+    assert SCRUBBER.scrub(body, "instance.update").body == body
+
+
+@settings(max_examples=200, deadline=None)
+@given(trees, st.sampled_from(TELLING))
+def test_only_the_secret_is_changed(tree: object, name: str) -> None:
+    payload, _ = scrubbed({"tree": tree, name: CANARY})
+    assert payload == {"tree": tree, name: MASK}
+
+
+@settings(max_examples=300, deadline=None)
+@given(trees, steps, st.sampled_from(TELLING + LOOK_ALIKE), harmless_values)
+def test_the_look_never_clears_what_the_walk_would_change(
+    beside: object, path: list[str], name: str, value: object
+) -> None:
+    body = notification(planted({name: value}, path, beside))
+    if SCRUBBER.is_clear(body):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(Scrubber, "is_clear", lambda *_: False)
+            assert SCRUBBER.scrub(body, "x").paths == ()
+
+
+# The captured notifications of ten real services
+
+
+LEAKS = {
+    "scheduler.select_destinations.start": {
+        "payload.request_spec.instance_properties.pci_requests._context.auth_token"
+    },
+    "scheduler.select_destinations.end": {
+        "payload.request_spec.instance_properties.pci_requests._context.auth_token"
+    },
+    "compute_task.build_instances": {
+        "payload.request_spec.instance_properties.pci_requests._context.auth_token",
+        "payload.instance_properties.pci_requests._context.auth_token",
+    },
+    "dns.tsigkey.create": {"payload.secret"},
+    "dns.tsigkey.delete": {"payload.secret"},
+    "dns.zone_transfer_request.create": {"payload.key"},
+    "dns.zone_transfer_request.delete": {"payload.key"},
+}
+
+
+@pytest.mark.parametrize(
+    "captured", golden(), ids=lambda one: f"{one.service}-{one.message()['event_type']}"
+)
+def test_of_captured_notifications_the_known_leaks_go_and_nothing_else(captured: Captured) -> None:
+    event_type = str(captured.message()["event_type"])
+    found = SCRUBBER.scrub(captured.body, event_type)
+    leaks = set() if captured.routing_key.startswith("versioned") else LEAKS.get(event_type, set())
+    assert set(found.paths) == leaks
+    if not found.paths:
+        assert found.body is captured.body
+        return
+    before, after = captured.message(), json.loads(json.loads(found.body)["oslo.message"])
+    for path in found.paths:
+        *steps, last = path.split(".")
+        old, new = before, after
+        for step in steps:
+            old, new = old[step], new[step]  # type: ignore[assignment]
+        assert new.pop(last) == MASK
+        assert re.search(r"\w{8}", str(old.pop(last)))
+    assert after == before
