@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,9 @@ NAMESPACE = "openstack-external"
 
 OWN_NAMESPACE = "stackbus"
 """Namespace of what only the administrator may read: the CA's key, the bus' own users."""
+
+_LONGEST_STEM = 250
+_Loader: type[yaml.SafeLoader | yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 LABELS = {"app.kubernetes.io/managed-by": "stackbus"}
 
@@ -65,7 +69,14 @@ class FolderStore:
         self._root = root
 
     def path(self, namespace: str, name: str) -> Path:
-        """Tell where a Secret's manifest is."""
+        """Tell where a Secret's manifest is: ``<name>.yaml``.
+
+        The longest legal names leave no room for the ending in a file's name (255 bytes, Linux);
+        they end in their digest.
+        """
+        if len(name) > _LONGEST_STEM:
+            digest = hashlib.sha256(name.encode()).hexdigest()[:16]
+            name = f"{name[: _LONGEST_STEM - 17]}-{digest}"
         return self._root / namespace / f"{name}.yaml"
 
     def read(self, namespace: str, name: str) -> Secret | None:
@@ -83,7 +94,8 @@ class FolderStore:
     def names(self, namespace: str) -> list[str]:
         """List the manifests of a namespace; what else lies in its folder is none of ours."""
         return sorted(
-            path.stem for path in (self._root / namespace).glob("openstack-*-notifications.yaml")
+            _name_in(path) if len(path.stem) == _LONGEST_STEM else path.stem
+            for path in (self._root / namespace).glob("openstack-*.yaml")
         )
 
     def write(self, secret: Secret) -> None:
@@ -121,15 +133,22 @@ def as_object(secret: Secret) -> dict[str, object]:
 def parse_manifest(text: str, origin: str) -> Secret:
     """Read a Secret from its manifest, as ``tail --secret`` and the recorder are given it."""
     try:
-        document = yaml.safe_load(text)
+        document = yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
         metadata = document["metadata"]
         return _parsed(str(metadata.get("namespace", NAMESPACE)), str(metadata["name"]), text)
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
         raise StackbusError(f"{origin}: no manifest of a Secret with base64 data") from None
 
 
+def _name_in(path: Path) -> str:
+    try:
+        return str(yaml.load(path.read_text("utf-8"), _Loader)["metadata"]["name"])  # noqa: S506
+    except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
+        raise StackbusError(f"{path}: cannot be read; remove it, and apply again") from error
+
+
 def _parsed(namespace: str, name: str, text: str) -> Secret:
-    document = yaml.safe_load(text)
+    document = yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, dict) or document.get("kind") != "Secret":
         raise ValueError("no Secret")
