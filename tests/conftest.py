@@ -12,13 +12,15 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from types import MappingProxyType
 
 import pika
+import pika.exceptions
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 
@@ -33,9 +35,7 @@ from stackbus.expose.secrets import NAMESPACE, FolderStore
 from stackbus.settings import Settings
 
 GOLDEN = Path(__file__).parent / "golden"
-SERVER = Path(
-    os.environ.get("STACKBUS_RABBITMQ_SERVER", "/usr/lib/rabbitmq/bin/rabbitmq-server")
-)
+SERVER = Path(os.environ.get("STACKBUS_RABBITMQ_SERVER", "/usr/lib/rabbitmq/bin/rabbitmq-server"))
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,9 @@ class Broker:
     management: Management
     supervisor: Supervisor | None = None
 
-    def connect(self, vhost: str, user: str | None = None, password: str = "") -> pika.BlockingConnection:
+    def connect(
+        self, vhost: str, user: str | None = None, password: str = ""
+    ) -> pika.BlockingConnection:
         """Open a connection, as the administrator or as ``user``."""
         credentials = pika.PlainCredentials(
             user or self.description.username, password or self.description.password
@@ -126,9 +128,11 @@ class Broker:
         }
         self.management.import_definitions({"permissions": [permission]})
 
-    def drain(self, vhost: str, queue: str) -> list[tuple[pika.spec.Basic.GetOk, pika.BasicProperties, bytes]]:
+    def drain(
+        self, vhost: str, queue: str
+    ) -> list[tuple[pika.spec.Basic.GetOk, pika.BasicProperties, bytes]]:
         """Take everything that is in ``queue`` now."""
-        taken = []
+        taken: list[tuple[pika.spec.Basic.GetOk, pika.BasicProperties, bytes]] = []
         with self.channel(vhost) as channel:
             while True:
                 method, properties, body = channel.basic_get(queue, auto_ack=True)
@@ -161,9 +165,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     )
     rabbitmq = Child("rabbitmq", node.command(), environment, folder / "log" / "out.log", folder)
     supervisor.add(rabbitmq)
-    management = Management(
-        description.management_url, description.username, description.password
-    )
+    management = Management(description.management_url, description.username, description.password)
     try:
         wait_until(lambda: answers(management), 120, rabbitmq.last_lines())
         yield Broker(state, description, management, supervisor)
@@ -188,6 +190,14 @@ def wipe(broker: Broker) -> None:
     for user in _names(definitions, "users") - {broker.description.username}:
         management.delete(("user", user))
     management._request("DELETE", "global-parameters/stackbus")
+
+
+def must_be_closed(connection: pika.BlockingConnection, seconds: float = 20.0) -> None:
+    """Wait until the broker closes ``connection``; fail if it does not."""
+    end = time.monotonic() + seconds
+    with pytest.raises(pika.exceptions.AMQPConnectionError):
+        while time.monotonic() < end:
+            connection.process_data_events(0.1)
 
 
 def answers(management: Management) -> bool:
@@ -228,7 +238,10 @@ def deployment(*topics: str | Topic, services: tuple[str, ...] | None = None) ->
 
 
 def stackbus(
-    *arguments: str, state: Path | None = None, code: int | None = 0, **environment: str
+    *arguments: str,
+    state: Path | None = None,
+    code: int | None = 0,
+    env: Mapping[str, str] = MappingProxyType({}),
 ) -> subprocess.CompletedProcess[str]:
     """Run the command as a user would; check its exit code."""
     where = ["--state", str(state)] if state else []
@@ -237,11 +250,13 @@ def stackbus(
         capture_output=True,
         text=True,
         timeout=240,
-        env={**os.environ, **environment},
+        env={**os.environ, **env},
         check=False,
     )
     if code is not None:
-        assert done.returncode == code, f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        assert done.returncode == code, (
+            f"{arguments}: {done.returncode}\n{done.stdout}{done.stderr}"
+        )
     assert "Traceback" not in done.stderr, done.stderr
     return done
 
@@ -261,9 +276,7 @@ def running(state: Path) -> Broker:
     """Give the bus that runs in ``state``."""
     description = Node(state, SERVER).described()
     assert description is not None
-    management = Management(
-        description.management_url, description.username, description.password
-    )
+    management = Management(description.management_url, description.username, description.password)
     return Broker(state, description, management)
 
 
@@ -307,6 +320,15 @@ def publish(broker: Broker, notifications: list[Captured], vhost: str = "opensta
         )
         for one in notifications:
             channel.basic_publish(one.own_exchange, one.routing_key, one.body, properties)
+
+
+def backlog(broker: Broker, topic: str, vhost: str = "openstack-external") -> int:
+    """Count what waits in a topic's queues."""
+    return sum(
+        int(str(queue.get("messages", 0)))
+        for queue in broker.management.queues(vhost)
+        if str(queue["name"]).rpartition(".")[0] == topic
+    )
 
 
 def _names(definitions: object, section: str) -> set[str]:

@@ -5,13 +5,14 @@ Called by the doors at their start; every room then asks ``structlog.get_logger(
 
 from __future__ import annotations
 
+import logging
 import sys
 
 import structlog
 
 
-def configure(*, json: bool = False) -> None:
-    """Send log lines to stderr: for people on a terminal, as JSON for machines."""
+def configure(*, json: bool = False, least: int = logging.INFO) -> None:
+    """Send log lines of level ``least`` and up to stderr: for people, or as JSON for machines."""
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if json
@@ -23,6 +24,7 @@ def configure(*, json: bool = False) -> None:
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             renderer,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(least),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )

@@ -7,13 +7,24 @@ import re
 import subprocess
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
 
 import pika
 import pika.exceptions
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.connection import Parameters
+from pika.credentials import ExternalCredentials
+from tests.conftest import (
+    Broker,
+    Exposed,
+    backlog,
+    deployment,
+    expose,
+    golden,
+    publish,
+    stackbus,
+    wait_until,
+)
 
 from stackbus.clients.amqp import connected, consumer_parameters
 from stackbus.errors import StackbusError
@@ -21,7 +32,6 @@ from stackbus.expose import certificates
 from stackbus.expose.deployment import Topic
 from stackbus.expose.secrets import OWN_NAMESPACE, FolderStore
 from stackbus.services.service import PRIORITIES
-from tests.conftest import Broker, Exposed, deployment, expose, publish, golden, stackbus, wait_until
 
 __all__ = ["expose"]
 
@@ -30,7 +40,9 @@ OUTER = "openstack-external"
 
 
 @pytest.fixture(scope="module", params=["own", "read-only"])
-def awkward(request: pytest.FixtureRequest, bus: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Exposed, str]]:
+def awkward(
+    request: pytest.FixtureRequest, bus: Broker, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Exposed, str]]:
     import yaml
 
     path = tmp_path_factory.mktemp("d") / "deployment.yaml"
@@ -141,7 +153,9 @@ def test_a_consumer_cannot(awkward: tuple[Exposed, str], operation: Operation) -
         assert not attempt(exposed, topic, operation, topic, f"{topic}.info"), topic
 
 
-def test_a_consumer_cannot_reach_out_through_a_queue_it_made_anew(awkward: tuple[Exposed, str]) -> None:
+def test_a_consumer_cannot_reach_out_through_a_queue_it_made_anew(
+    awkward: tuple[Exposed, str],
+) -> None:
     exposed, access = awkward
     if access == "read-only":
         return  # it cannot make any
@@ -175,15 +189,26 @@ def test_a_consumer_cannot_use_the_management_api(awkward: tuple[Exposed, str]) 
     exposed, _ = awkward
     secret = exposed.secret("a")
     url = exposed.broker.description.management_url
-    with Management(url, secret["username"], secret["password"]) as management, pytest.raises(StackbusError):
+    with (
+        Management(url, secret["username"], secret["password"]) as management,
+        pytest.raises(StackbusError),
+    ):
         management.overview()
 
 
-@pytest.mark.parametrize(("by_password", "plain"), [(True, True), (True, False), (False, False)], ids=["plain", "TLS and password", "certificate"])
-def test_every_way_in_of_the_secret_works(awkward: tuple[Exposed, str], by_password: bool, plain: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(
+    ("by_password", "plain"),
+    [(True, True), (True, False), (False, False)],
+    ids=["plain", "TLS and password", "certificate"],
+)
+def test_every_way_in_of_the_secret_works(
+    awkward: tuple[Exposed, str], by_password: bool, plain: bool
+) -> None:
     exposed, _ = awkward
     for topic in AWKWARD:
-        parameters = consumer_parameters(exposed.secret(topic), "test", by_password=by_password, plain=plain)
+        parameters = consumer_parameters(
+            exposed.secret(topic), "test", by_password=by_password, plain=plain
+        )
         with connected(parameters) as connection:
             for priority in PRIORITIES:
                 connection.channel().queue_declare(f"{topic}.{priority}", passive=True)
@@ -191,8 +216,13 @@ def test_every_way_in_of_the_secret_works(awkward: tuple[Exposed, str], by_passw
 
 def test_another_topics_certificate_opens_only_that_topic(awkward: tuple[Exposed, str]) -> None:
     exposed, _ = awkward
-    mixed = {**exposed.secret("a"), **{k: exposed.secret("ab")[k] for k in ("client_cert", "client_key")}}
-    with connected(consumer_parameters(mixed, "test", by_password=False, plain=False)) as connection:
+    mixed = {
+        **exposed.secret("a"),
+        **{k: exposed.secret("ab")[k] for k in ("client_cert", "client_key")},
+    }
+    with connected(
+        consumer_parameters(mixed, "test", by_password=False, plain=False)
+    ) as connection:
         with pytest.raises(pika.exceptions.ChannelClosedByBroker):
             connection.channel().basic_get("a.info")
         connection.channel().basic_get("ab.info")
@@ -210,7 +240,10 @@ def test_a_forged_certificate_is_refused(awkward: tuple[Exposed, str]) -> None:
     now = datetime.now(UTC)
     forged = certificates.issue_client(certificates.new_ca(now), secret["username"], now, 30)
     parameters = consumer_parameters(
-        {**secret, "client_cert": forged.certificate, "client_key": forged.key}, "test", by_password=False, plain=False
+        {**secret, "client_cert": forged.certificate, "client_key": forged.key},
+        "test",
+        by_password=False,
+        plain=False,
     )
     assert re.search("TLS|closed|answer", refused(parameters))
 
@@ -223,24 +256,31 @@ def test_an_expired_certificate_is_refused(awkward: tuple[Exposed, str]) -> None
     ca = certificates.Pair(kept.data["tls.crt"], kept.data["tls.key"])
     old = certificates.issue_client(ca, secret["username"], datetime(2020, 1, 1, tzinfo=UTC), 30)
     parameters = consumer_parameters(
-        {**secret, "client_cert": old.certificate, "client_key": old.key}, "test", by_password=False, plain=False
+        {**secret, "client_cert": old.certificate, "client_key": old.key},
+        "test",
+        by_password=False,
+        plain=False,
     )
     refused(parameters)
 
 
 @pytest.mark.parametrize("plain", [True, False])
-def test_external_without_a_certificate_is_refused(awkward: tuple[Exposed, str], plain: bool) -> None:  # noqa: FBT001
+def test_external_without_a_certificate_is_refused(
+    awkward: tuple[Exposed, str], plain: bool
+) -> None:
     exposed, _ = awkward
     (parameters,) = consumer_parameters(exposed.secret("a"), "test", by_password=True, plain=plain)
-    parameters.credentials = pika.credentials.ExternalCredentials()  # type: ignore[attr-defined]
+    parameters.credentials = ExternalCredentials()
     with contextlib.suppress(AttributeError):
         refused([parameters])
         return
     pytest.fail("EXTERNAL without a certificate went through")
 
 
-@pytest.mark.parametrize(("version", "accepted"), [("tls1_1", False), ("tls1_2", True), ("tls1_3", True)])
-def test_tls_12_and_up(bus: Broker, version: str, accepted: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(
+    ("version", "accepted"), [("tls1_1", False), ("tls1_2", True), ("tls1_3", True)]
+)
+def test_tls_12_and_up(bus: Broker, version: str, accepted: bool) -> None:
     done = subprocess.run(
         ["openssl", "s_client", f"-{version}", "-cipher", "DEFAULT:@SECLEVEL=0", "-connect", f"127.0.0.1:{bus.description.ports.amqps}"],
         input=b"", capture_output=True, timeout=30, check=False,
@@ -268,14 +308,15 @@ def test_a_service_can_only_publish_to_its_own_exchange(bus: Broker) -> None:
     channel = connection.channel()
     channel.confirm_delivery()
     channel.basic_publish("nova", "somewhere", b"x")
-    for operation in (
+    operations: tuple[Callable[[BlockingChannel], object], ...] = (
         lambda ch: ch.basic_publish("keystone", "notifications.info", b"x"),
         lambda ch: ch.basic_publish("", "stackbus.intake", b"x"),
         lambda ch: ch.basic_get("stackbus.intake"),
         lambda ch: ch.basic_get("notifications.info"),
         lambda ch: ch.queue_declare("mine"),
         lambda ch: ch.exchange_delete("keystone"),
-    ):
+    )
+    for operation in operations:
         refused_channel = connection.channel()
         refused_channel.confirm_delivery()
         with pytest.raises(pika.exceptions.ChannelClosedByBroker):
@@ -304,26 +345,19 @@ def test_no_secret_is_in_a_process_list_or_a_log(bus: Broker) -> None:
     words = [*users.data.values(), bus.description.password]
     lists = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
     logs = [
-        path.read_text("utf-8", "replace")
-        for path in bus.state.rglob("*.log")
-        if path.is_file()
+        path.read_text("utf-8", "replace") for path in bus.state.rglob("*.log") if path.is_file()
     ]
     assert logs
     assert not [word for word in words for text in (lists, *logs) if word in text]
 
 
-def test_two_topics_get_the_same_notifications(bus: Broker, expose: Callable[..., Exposed], tmp_path: Path) -> None:
+def test_two_topics_get_the_same_notifications(bus: Broker, expose: Callable[..., Exposed]) -> None:
     exposed = expose(deployment("one", "two"))
     sent = golden()
     publish(bus, sent)
     told = {}
     for topic in exposed.topics:
-        wait_until(
-            lambda topic=topic: sum(
-                q["messages"] for q in bus.management.queues(OUTER) if str(q["name"]).rpartition(".")[0] == topic  # type: ignore[misc]
-            )
-            >= len(sent)
-        )
+        wait_until(lambda topic=topic: backlog(bus, topic) >= len(sent))  # type: ignore[misc]
         told[topic] = sorted(
             (properties.message_id, body)
             for priority in PRIORITIES

@@ -19,6 +19,7 @@ from pathlib import Path
 
 import pika
 import pytest
+from tests.conftest import Broker, Captured, deployment, exposure, golden, publish, wait_until
 
 from stackbus.events.envelope import decode
 from stackbus.expose.apply import Exposure
@@ -29,7 +30,6 @@ from stackbus.expose.tail import matches
 from stackbus.relay.label import label
 from stackbus.relay.scrub import Scrubber
 from stackbus.services.service import PRIORITIES
-from tests.conftest import Broker, Captured, deployment, exposure, golden, publish, wait_until
 
 INNER, OUTER = "openstack", "openstack-external"
 PROBE = "probe"
@@ -87,7 +87,9 @@ class Bus:
     def log(self) -> str:
         return (self.folder / "relay.log").read_text("utf-8")
 
-    def collect(self, count: int, seconds: float = 60, queue: str = PROBE) -> list[tuple[str, pika.BasicProperties, bytes]]:
+    def collect(
+        self, count: int, seconds: float = 60, queue: str = PROBE
+    ) -> list[tuple[str, pika.BasicProperties, bytes]]:
         """Take from ``queue`` until ``count`` different notifications have come."""
         told: list[tuple[str, pika.BasicProperties, bytes]] = []
         ids: set[str | None] = set()
@@ -136,7 +138,10 @@ def numbered(count: int, start: int = 0) -> list[Captured]:
             "publisher_id": "compute.h",
             "event_type": "instance.update",
             "priority": "INFO",
-            "payload": {"nova_object.data": {"tenant_id": "p", "place": place}, "adminPass": "hunter2"},
+            "payload": {
+                "nova_object.data": {"tenant_id": "p", "place": place},
+                "adminPass": "hunter2",
+            },
             "timestamp": "2026-11-22 11:28:35.656005",
         }
         body = json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)}).encode()
@@ -153,7 +158,9 @@ def places(told: list[tuple[str, pika.BasicProperties, bytes]]) -> list[int]:
     return list(first.values())
 
 
-def test_captured_notifications_arrive_labelled_scrubbed_and_otherwise_byte_for_byte(relayed: Bus) -> None:
+def test_captured_notifications_arrive_labelled_scrubbed_and_otherwise_byte_for_byte(
+    relayed: Bus,
+) -> None:
     relayed.start_relay()
     publish(relayed.broker, GOLDEN)
     told = relayed.collect(len(GOLDEN))
@@ -198,14 +205,29 @@ def test_what_cannot_be_read_goes_to_quarantine_whole_and_never_blocks(relayed: 
     assert places(relayed.collect(len(sent))) == list(range(len(sent)))
     kept = relayed.quarantined(len(sent))
     assert [body for _, body in kept] == list(AWKWARD.values())
-    assert all(header["x-stackbus-reason"] and header["x-stackbus-exchange"] == "nova" for header, _ in kept)
+    assert all(
+        header["x-stackbus-reason"] and header["x-stackbus-exchange"] == "nova"
+        for header, _ in kept
+    )
     assert "canary" not in str([header for header, _ in kept])
     assert "canary" not in relayed.log()
 
 
 def test_wrong_types_and_giants_are_told_or_quarantined(relayed: Bus) -> None:
     draw = random.Random(7)
-    values: list[object] = [None, 5, -1.5, True, "x" * 300, [], {}, [1], {"a": {}}, "é\n\x00", 2**70]
+    values: list[object] = [
+        None,
+        5,
+        -1.5,
+        True,
+        "x" * 300,
+        [],
+        {},
+        [1],
+        {"a": {}},
+        "é\n\x00",
+        2**70,
+    ]
     fields = ["message_id", "publisher_id", "event_type", "priority", "payload", "timestamp"]
     sent = []
     for _ in range(300):
@@ -213,7 +235,11 @@ def test_wrong_types_and_giants_are_told_or_quarantined(relayed: Bus) -> None:
         for name in draw.sample(fields, draw.randint(1, 3)):
             message[name] = draw.choice(values)
         body = json.dumps(message).encode()
-        sent.append(Captured("nova", draw.choice(["nova", "glance", "neutron"]), "notifications.error", body))
+        sent.append(
+            Captured(
+                "nova", draw.choice(["nova", "glance", "neutron"]), "notifications.error", body
+            )
+        )
     giant = json.loads(json.loads(numbered(1)[0].body)["oslo.message"])
     giant["payload"] = {"password": "hunter2", "blob": "x" * (16 * 1024 * 1024)}
     sent.append(Captured("nova", "nova", "notifications.info", json.dumps(giant).encode()))
@@ -364,7 +390,9 @@ def test_it_waits_for_a_bus_that_is_not_there_yet(relayed: Bus) -> None:
 
 
 @pytest.mark.parametrize("durable", [False, True])
-def test_on_a_bus_of_others_it_binds_exchanges_as_they_come(clean: Broker, tmp_path: Path, durable: bool) -> None:  # noqa: FBT001
+def test_on_a_bus_of_others_it_binds_exchanges_as_they_come(
+    clean: Broker, tmp_path: Path, durable: bool
+) -> None:
     """A service with other durability than ours declares its exchange and is not silenced."""
     clean.management.import_definitions({"vhosts": [{"name": INNER}]})
     bus = Bus(clean, exposure(clean, tmp_path), tmp_path)
@@ -457,7 +485,12 @@ def test_a_disabled_services_notifications_reach_no_topic(relayed: Bus) -> None:
 
 @pytest.mark.parametrize("kind", ["quorum", "classic"])
 def test_what_a_queue_drops_is_counted_and_shown(relayed: Bus, kind: str) -> None:
-    relayed.apply(deployment(Topic("small", queue=Queue(kind, max_bytes=20_000)), Topic("short", queue=Queue(kind, max_age=1))))
+    relayed.apply(
+        deployment(
+            Topic("small", queue=Queue(kind, max_bytes=20_000)),
+            Topic("short", queue=Queue(kind, max_age=1)),
+        )
+    )
     relayed.start_relay()
     publish(relayed.broker, numbered(100))
     relayed.collect(100)

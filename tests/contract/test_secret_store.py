@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import os
 import stat
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -22,12 +21,14 @@ from stackbus.expose.secrets import (
     parse_manifest,
 )
 
-SECRET = Secret(NAMESPACE, "openstack-siem-notifications", {"username": "siem.g1", "password": "p\n"})
+SECRET = Secret(
+    NAMESPACE, "openstack-siem-notifications", {"username": "siem.g1", "password": "p\n"}
+)
 
 
 @pytest.fixture(params=["folder"])
-def store(tmp_path: Path) -> Iterator[SecretStore]:
-    yield FolderStore(tmp_path / "secrets")
+def store(tmp_path: Path) -> SecretStore:
+    return FolderStore(tmp_path / "secrets")
 
 
 def test_what_was_written_is_read(store: SecretStore) -> None:
@@ -67,13 +68,19 @@ def test_a_manifest_is_kubernetes_secret_and_its_owners_alone(tmp_path: Path) ->
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     document = yaml.safe_load(path.read_text())
-    assert (document["apiVersion"], document["kind"], document["type"]) == ("v1", "Secret", "Opaque")
+    assert (document["apiVersion"], document["kind"], document["type"]) == (
+        "v1",
+        "Secret",
+        "Opaque",
+    )
     assert document["metadata"]["namespace"] == "openstack-external"
     assert base64.b64decode(document["data"]["password"]) == b"p\n"
     assert parse_manifest(path.read_text(), str(path)) == SECRET
 
 
-@pytest.mark.parametrize("text", ["", "x", "[", "kind: Secret", "kind: Secret\ndata: {a: '!'}", "\x00"])
+@pytest.mark.parametrize(
+    "text", ["", "x", "[", "kind: Secret", "kind: Secret\ndata: {a: '!'}", "\x00"]
+)
 def test_a_manifest_that_somebody_broke_counts_as_gone(tmp_path: Path, text: str) -> None:
     store = FolderStore(tmp_path)
     store.write(SECRET)

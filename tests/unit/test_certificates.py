@@ -48,9 +48,9 @@ def test_a_client_certificate_can_do_client_auth_only_and_names_its_user() -> No
 
 def test_the_servers_certificate_names_every_host() -> None:
     pair = certs.issue_server(CA, HOSTS, NOW, 30)
-    names = read(pair.certificate).extensions.get_extension_for_class(
-        x509.SubjectAlternativeName
-    ).value
+    names = (
+        read(pair.certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    )
     assert names.get_values_for_type(x509.DNSName) == ["rabbit.example.org"]
     assert [str(ip) for ip in names.get_values_for_type(x509.IPAddress)] == ["10.0.0.5", "::1"]
     assert certs.is_server_good(pair, CA, HOSTS, NOW, 5)
@@ -58,10 +58,8 @@ def test_the_servers_certificate_names_every_host() -> None:
     assert not certs.is_server_good(certs.issue_client(CA, "x", NOW, 30), CA, HOSTS, NOW, 5)
 
 
-@pytest.mark.parametrize(
-    ("days_later", "good"), [(0, True), (19, True), (21, False), (31, False)]
-)
-def test_a_certificate_is_good_until_it_ends_soon(days_later: int, good: bool) -> None:  # noqa: FBT001
+@pytest.mark.parametrize(("days_later", "good"), [(0, True), (19, True), (21, False), (31, False)])
+def test_a_certificate_is_good_until_it_ends_soon(days_later: int, good: bool) -> None:
     pair = certs.issue_client(CA, "u", NOW, 30)
     later = NOW + timedelta(days=days_later)
     assert certs.is_client_good(pair, CA, "u", later, 30) is good
@@ -87,7 +85,10 @@ def test_a_renewed_ca_still_verifies_what_the_old_one_signed() -> None:
 
 
 def test_openssl_takes_the_pairs(tmp_path: Path) -> None:
-    for name, pair in (("c", certs.issue_client(CA, "u", NOW, 30)), ("s", certs.issue_server(CA, HOSTS, NOW, 30))):
+    for name, pair in (
+        ("c", certs.issue_client(CA, "u", NOW, 30)),
+        ("s", certs.issue_server(CA, HOSTS, NOW, 30)),
+    ):
         path = tmp_path / name
         path.write_text(pair.certificate + pair.key)
         ssl.create_default_context(cadata=CA.certificate).load_cert_chain(path)
@@ -116,8 +117,12 @@ def test_only_what_ends_soon_is_made_anew(tmp_path: Path) -> None:
     wanted = Deployment("d", "openstack", None, (Topic("a"), Topic("b")))
     endpoint = Endpoint(("h",), 5672, 5671, "v")
 
-    def credentials(now: datetime, days: float = 397, to: Endpoint = endpoint) -> dict[str, dict[str, str]]:
-        made = renewed(store, wanted, {"b": Generations(4)}, to, now, certificate_days=days, renew_days=60)
+    def credentials(
+        now: datetime, days: float = 397, to: Endpoint = endpoint
+    ) -> dict[str, dict[str, str]]:
+        made = renewed(
+            store, wanted, {"b": Generations(4)}, to, now, certificate_days=days, renew_days=60
+        )
         for secret in made.secrets():
             store.write(secret)
         return {secret.name: dict(secret.data) for secret in made.secrets()}
@@ -137,4 +142,7 @@ def test_only_what_ends_soon_is_made_anew(tmp_path: Path) -> None:
     moved = credentials(NOW + timedelta(days=340), to=Endpoint(("h2",), 5672, 5671, "v"))
     assert moved["stackbus-server"]["tls.crt"] != later["stackbus-server"]["tls.crt"]
     assert moved["openstack-a-notifications"]["hosts"] == "h2"
-    assert moved["openstack-a-notifications"]["client_cert"] == later["openstack-a-notifications"]["client_cert"]
+    assert (
+        moved["openstack-a-notifications"]["client_cert"]
+        == later["openstack-a-notifications"]["client_cert"]
+    )

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.test_deployment import names
 
 from stackbus.errors import BrokerError, Conflict
 from stackbus.expose.changes import Actual, Ledger, changes
@@ -19,7 +20,6 @@ from stackbus.expose.tail import matches
 from stackbus.expose.topology import Bus, Items, topology
 from stackbus.services.service import PRIORITIES
 from stackbus.settings import Settings
-from tests.unit.test_deployment import names
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
 BUS = Bus("openstack", "openstack-external", owns_inner=True, control_exchanges=frozenset())
@@ -41,11 +41,30 @@ def desired(*topics: Topic, bus: Bus = BUS) -> Items:
 
 
 def permission(items: Items, topic: str) -> dict[str, str]:
-    return {key: str(value) for key, value in items["permission", f"{topic}.g1", "openstack-external"].items()}
+    return {
+        key: str(value)
+        for key, value in items["permission", f"{topic}.g1", "openstack-external"].items()
+    }
 
 
 awkward = st.lists(
-    st.sampled_from(["a", "a.b", "a.b.c", "a-b", "a.info-x", "ab", "b", "b.a", "a.b-c", "aa", "a.bb", "info", "a.x.info"])
+    st.sampled_from(
+        [
+            "a",
+            "a.b",
+            "a.b.c",
+            "a-b",
+            "a.info-x",
+            "ab",
+            "b",
+            "b.a",
+            "a.b-c",
+            "aa",
+            "a.bb",
+            "info",
+            "a.x.info",
+        ]
+    )
     | names,
     min_size=2,
     max_size=6,
@@ -56,11 +75,21 @@ awkward = st.lists(
 @given(awkward)
 def test_no_two_legal_names_ever_share_a_permission(listed: list[str]) -> None:
     listed = [
-        name for name in listed if not (name.rpartition(".")[0] in listed and name.rpartition(".")[2] in PRIORITIES)
+        name
+        for name in listed
+        if not (name.rpartition(".")[0] in listed and name.rpartition(".")[2] in PRIORITIES)
     ]
     items = desired(*(Topic(name) for name in listed))
     own = {name: {name, *(f"{name}.{word}" for word in PRIORITIES)} for name in listed}
-    others = {"stackbus", "stackbus.journal", "stackbus.dropped", "amq.default", "amq.topic", "", "nova"}
+    others = {
+        "stackbus",
+        "stackbus.journal",
+        "stackbus.dropped",
+        "amq.default",
+        "amq.topic",
+        "",
+        "nova",
+    }
     for name in listed:
         allowed = permission(items, name)
         for other in {*others, *(one for listed_ in own.values() for one in listed_)}:
@@ -132,7 +161,11 @@ def test_on_a_bus_that_is_not_ours_no_control_exchange_is_made() -> None:
 
 def test_only_notification_keys_are_bound_to_the_intake() -> None:
     keys = {key[5] for key in desired() if key[0] == "binding" and key[4] == "stackbus.intake"}
-    assert keys == {"notifications.*", "versioned_notifications.*", "ironic_versioned_notifications.*"}
+    assert keys == {
+        "notifications.*",
+        "versioned_notifications.*",
+        "ironic_versioned_notifications.*",
+    }
 
 
 def test_queues_carry_their_type_and_policies_the_rest() -> None:
@@ -150,13 +183,18 @@ def test_a_rotation_keeps_the_last_generation_for_its_grace_time() -> None:
     assert rotated == Generations(2, (Retiring(1, NOW + timedelta(hours=1), "hash"),))
     again = rotated.rotated(NOW + timedelta(minutes=1), timedelta(hours=1), "hash2")
     assert [one.generation for one in again.retiring] == [1, 2]
-    assert again.without_expired(NOW + timedelta(minutes=60, seconds=30)).retiring == again.retiring[1:]
+    assert (
+        again.without_expired(NOW + timedelta(minutes=60, seconds=30)).retiring
+        == again.retiring[1:]
+    )
     assert again.rotated(NOW, timedelta(), "hash3") == Generations(4)
     ledger = Ledger(frozenset({("user", "x"), ("queue", "v", "q")}), {"a": again})
     assert Ledger.from_json(ledger.to_json()) == ledger
 
 
-@pytest.mark.parametrize("value", [{}, {"version": 2}, {"version": 1, "owned": [], "topics": {}}, 5])
+@pytest.mark.parametrize(
+    "value", [{}, {"version": 2}, {"version": 1, "owned": [], "topics": {}}, 5]
+)
 def test_a_ledger_that_is_not_ours_is_refused(value: object) -> None:
     with pytest.raises(BrokerError, match="backup"):
         Ledger.from_json(value)
@@ -183,5 +221,5 @@ def test_definitions_that_make_no_sense_are_refused(value: dict[str, object]) ->
         ("", "a", False),
     ],
 )
-def test_patterns_match_as_a_topic_exchange_does(pattern: str, event_type: str, same: bool) -> None:  # noqa: FBT001
+def test_patterns_match_as_a_topic_exchange_does(pattern: str, event_type: str, same: bool) -> None:
     assert matches(pattern, event_type) is same

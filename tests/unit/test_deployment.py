@@ -68,7 +68,12 @@ BAD: list[tuple[str, object, str, str]] = [
     ("spec/features/services", ["computer"], "spec.features.services[0]", "compute"),
     ("spec/features/services", ["placement"], "spec.features.services", "all ten"),
     ("spec/features/messaging", 1, "spec.features.messaging", "must be an object"),
-    ("spec/features/messaging/notifications", [], "spec.features.messaging.notifications", "object"),
+    (
+        "spec/features/messaging/notifications",
+        [],
+        "spec.features.messaging.notifications",
+        "object",
+    ),
     (E, None, EXTERNAL, "leave the key out"),
     (E, True, EXTERNAL, "must be an object"),
     (f"{E}/enabled", "yes", f"{EXTERNAL}.enabled", "true or false"),
@@ -252,12 +257,17 @@ def test_a_deployment_written_out_is_read_back(listed: list[str], read_only: boo
     assert parse(read.to_document(), "d") == read
 
 
-@given(st.recursive(st.none() | st.booleans() | st.integers() | st.text(), lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner)))
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(),
+        lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    )
+)
 def test_anything_at_all_under_external_is_read_or_refused(value: object) -> None:
     try:
         parse(changed(E, value), "d")
     except InvalidDeployment as refused:
-        assert all(mistake.path.startswith(EXTERNAL) for mistake in refused.mistakes)  # noqa: PT017
+        assert all(mistake.path.startswith(EXTERNAL) for mistake in refused.mistakes)
 
 
 FILES: list[tuple[bytes, str]] = [
@@ -287,7 +297,7 @@ def test_a_file_that_is_no_deployment_is_refused_in_a_sentence(
 ) -> None:
     path = tmp_path / "deployment.yaml"
     path.write_bytes(content)
-    with pytest.raises(InputError, match=".") as refused:
+    with pytest.raises(InputError, match=r"deployment\.yaml") as refused:
         load(path)
     assert told in str(refused.value)
     assert str(path) in str(refused.value)

@@ -8,11 +8,11 @@ import re
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from tests.conftest import Captured, golden
 
 from stackbus.errors import Unreadable
 from stackbus.events.envelope import decode
 from stackbus.relay.scrub import MASK, Scrubber
-from tests.conftest import Captured, golden
 
 SCRUBBER = Scrubber()
 FERNET = "gAAAAABn" + "Zx3-_q" * 25
@@ -50,7 +50,9 @@ def notification(payload: object, event_type: str = "instance.update") -> bytes:
     return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)}).encode()
 
 
-def scrubbed(payload: object, event_type: str = "instance.update") -> tuple[object, tuple[str, ...]]:
+def scrubbed(
+    payload: object, event_type: str = "instance.update"
+) -> tuple[object, tuple[str, ...]]:
     found = SCRUBBER.scrub(notification(payload, event_type), event_type)
     return json.loads(bytes(decode(found.body).payload)), found.paths
 
@@ -201,7 +203,7 @@ harmless_values = (
     | st.booleans()
     | st.integers()
     | st.floats(allow_nan=False, allow_infinity=False)
-    | st.text("abcdefgh {}[]\":,/é\n", max_size=12)
+    | st.text('abcdefgh {}[]":,/é\n', max_size=12)
 )
 trees = st.recursive(
     harmless_values,

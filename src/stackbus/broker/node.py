@@ -282,12 +282,13 @@ def _chosen(before: Ports | None, wish: Wish, listen: str) -> Ports:
                 )
             ports[name] = known
         else:
-            ports[name] = _free_port(host, taken)
+            ports[name] = free_port(host, taken)
         taken.add(ports[name])
     return Ports(**ports)
 
 
-def _free_port(host: str, taken: set[int]) -> int:
+def free_port(host: str, taken: set[int]) -> int:
+    """Draw a free port on ``host``, from below the range of clients' ports, not in ``taken``."""
     choice = secrets.SystemRandom()
     for _ in range(1000):
         port = choice.randint(_LOWEST_PORT, _HIGHEST_PORT)

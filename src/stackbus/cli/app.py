@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stackbus import __version__
-from stackbus.cli import bus, tail, topics
+from stackbus.cli import bus, demo, tail, topics
 
 app = typer.Typer(
     name="stackbus",
@@ -29,6 +29,7 @@ for command in (
     topics.config,
     tail.tail,
     bus.relay,
+    demo.demo,
 ):
     app.command()(command)
 

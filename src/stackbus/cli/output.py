@@ -14,7 +14,10 @@ from rich.table import Table
 
 from stackbus.errors import StackbusError
 
-stdout = Console(highlight=False, soft_wrap=not sys.stdout.isatty())
+_WIDE = 240
+"""Columns where nobody looks at a terminal: nothing is cut for a file or a pipe."""
+
+stdout = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 

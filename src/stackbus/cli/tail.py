@@ -15,7 +15,7 @@ from typing import Annotated, NoReturn
 import typer
 import yaml
 
-from stackbus import wiring
+from stackbus import logs, wiring
 from stackbus.cli import common
 from stackbus.cli.output import Format, errors, note
 from stackbus.clients.amqp import consumer_parameters
@@ -93,6 +93,7 @@ def tail(
     """
     signal.signal(signal.SIGTERM, _interrupt)
     with errors():
+        logs.configure()
         chosen = _filter(service, event_type, project, priority)
         idle = common.duration(until_idle, "--until-idle").total_seconds() if until_idle else None
         settings = common.settings(state, management_url, management_user)

@@ -16,6 +16,7 @@ from typing import TypeVar
 
 import pika
 import pika.exceptions
+import structlog
 from pika.connection import Parameters
 from pika.credentials import ExternalCredentials
 
@@ -23,6 +24,8 @@ from stackbus.errors import BrokerError, BrokerUnreachable, InputError, Stackbus
 
 _TIMEOUT = 10.0  # seconds, for a connection to be opened
 _HEARTBEAT = 30  # seconds
+
+log = structlog.get_logger()
 
 P = TypeVar("P", bound=Parameters)
 
@@ -84,7 +87,7 @@ def connected(
 ) -> Iterator[pika.BlockingConnection]:
     """Connect to the first host that answers, and close at the end; pika's errors become ours."""
     try:
-        connection = pika.BlockingConnection(parameters)
+        connection = _first_that_answers(parameters)
         try:
             yield connection
         finally:
@@ -94,6 +97,16 @@ def connected(
         if isinstance(error, BrokenPipeError):
             raise  # our own output, not the broker's connection
         raise explained(error) from error
+
+
+def _first_that_answers(parameters: list[Parameters]) -> pika.BlockingConnection:
+    *others, last = parameters
+    for one in others:
+        try:
+            return pika.BlockingConnection(one)
+        except (pika.exceptions.AMQPError, OSError) as error:
+            log.warning("amqp.next_host", host=one.host, reason=str(explained(error)))
+    return pika.BlockingConnection(last)
 
 
 def explained(error: BaseException) -> StackbusError:

@@ -40,7 +40,8 @@ def drop_in(service: Service, url: str, *, notification_format: str = "versioned
         f"{url}?amqp_durable_queues=true".replace("$", "$$"),
         "this bus, with a user that can do nothing else; durable, as the bus' exchanges are",
     )
-    options = [*service.options, *_COMMON, transport]
+    exchange = Option("DEFAULT", "control_exchange", service.exchange, service.exchange_why)
+    options = [exchange, *service.options, *_COMMON, transport]
     if service.name == "nova":
         options.append(
             Option(
@@ -52,7 +53,10 @@ def drop_in(service: Service, url: str, *, notification_format: str = "versioned
                 else "versioned objects, and the legacy format for old consumers",
             )
         )
-    lines = [f"# {service.name}: emit notifications to stackbus. Printed by `stackbus config`."]
+    lines = [
+        f"# {service.name}: emit notifications to stackbus. Printed by `stackbus config`.",
+        f"# Put this into {service.place}.",
+    ]
     for section in dict.fromkeys(option.section for option in options):
         lines += ["", f"[{section}]"]
         for option in options:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stackbus.services.service import Option, Payload, Service, inside, text
+from stackbus.services.service import Payload, Service, inside, text
 
 
 def project(event_type: str, payload: Payload) -> str | None:
@@ -44,13 +44,8 @@ CINDER = Service(
         "scheduler",
     ),
     project=project,
-    options=(
-        Option(
-            "DEFAULT",
-            "control_exchange",
-            "cinder",
-            "an exchange of its own; the default, openstack, is shared with Manila. "
-            "It moves Cinder's RPC too: set it on all of Cinder's processes at once",
-        ),
+    exchange_why=(
+        "an exchange of its own; the default, openstack, is shared with Manila. "
+        "It moves Cinder's RPC too: set it on all of Cinder's processes at once"
     ),
 )

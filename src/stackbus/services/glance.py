@@ -25,4 +25,6 @@ GLANCE = Service(
         "metadef_tag",
     ),
     project=project,
+    # glance/common/wsgi_app.py: no other file of the folder is read.
+    place="the end of glance-api.conf: its WSGI application reads no file beside it",
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stackbus.services.service import Option, Payload, Service, inside, text
+from stackbus.services.service import Payload, Service, inside, text
 
 
 def project(event_type: str, payload: Payload) -> str | None:
@@ -34,13 +34,8 @@ MANILA = Service(
         "scheduler.create_share_group",
     ),
     project=project,
-    options=(
-        Option(
-            "DEFAULT",
-            "control_exchange",
-            "manila",
-            "an exchange of its own; the default, openstack, is shared with Cinder. "
-            "It moves Manila's RPC too: set it on all of Manila's processes at once",
-        ),
+    exchange_why=(
+        "an exchange of its own; the default, openstack, is shared with Cinder. "
+        "It moves Manila's RPC too: set it on all of Manila's processes at once"
     ),
 )

@@ -46,7 +46,7 @@ class Service:
     ``event_types`` are the first words of its event types: they tell its notifications apart
     on the shared exchange. ``project`` gives the owner's project id of a notification, or None.
     ``secrets`` names fields that are secret in this service's events alone: first words of the
-    event type, and the field's name.
+    event type, and the field's name. ``place`` says where its drop-in is read.
     """
 
     name: str
@@ -56,7 +56,9 @@ class Service:
     project: Callable[[str, Payload], str | None]
     aliases: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
+    exchange_why: str = "its own default, said so that nothing else moves it"
     secrets: tuple[tuple[str, str], ...] = ()
+    place: str = "a file in the folder of its --config-dir, or the end of its configuration file"
 
 
 def text(value: object) -> str | None:

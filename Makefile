@@ -1,0 +1,39 @@
+# Each target does all its own set-up: on a fresh Debian or Ubuntu, `make demo` is the first command.
+export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
+BROKERS ?= $(CURDIR)/.cache/brokers
+
+.PHONY: help setup demo up test check bench test-brokers docs clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+
+setup:
+	@scripts/setup
+
+demo: setup  ## the main job end to end, with a real Keystone and Glance (two minutes)
+	stackbus demo -f examples/deployment.yaml
+
+up: setup  ## a private bus with two topics, until Ctrl-C
+	stackbus up -f examples/deployment.yaml
+
+check: setup  ## formatting, lint, types, floors, generated pages
+	ruff format --check .
+	ruff check .
+	mypy
+	lint-imports
+	python scripts/reference --check
+
+test: setup  ## every test, on the RabbitMQ of this machine
+	pytest
+
+bench: setup  ## speed, as ratios against a peer in the same run
+	python bench/run.py
+
+test-brokers: setup  ## the tests that need a broker, on Debian 12's, 13's and forky's RabbitMQ
+	scripts/test-brokers $(BROKERS)
+
+docs: setup  ## write the generated pages anew
+	python scripts/reference
+
+clean:  ## remove what the targets made here
+	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -1,0 +1,409 @@
+"""Speed, as ratios within one run: ``make bench``, or one part: ``python bench/run.py relay``.
+
+Absolute figures say more about the machine than about stackbus; each is printed beside a peer or
+a limit that ran on the same broker minutes before. Nothing here fails a build.
+
+    apply      100 topics by one definitions call, against one HTTP call for each object
+    relay      the relay against RabbitMQ's own shovel, which moves the same without looking
+    latency    from a service's publish to the consumer, at 500 a second
+    backlog    memory of the relay over a long backlog (--backlog, default 100000)
+    exposure   what a service pays for its confirmed publishes with 0, 1, 5 and 20 topics
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from urllib.parse import quote
+
+import pika
+from rich.console import Console
+from rich.table import Table
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from tests.conftest import SERVER, Broker, answers, deployment, exposure, golden, wait_until
+
+from stackbus.broker.node import Node, Wish
+from stackbus.expose.apply import Exposure
+from stackbus.expose.deployment import NOTHING
+from stackbus.expose.topology import Key
+
+INNER, OUTER = "openstack", "openstack-external"
+GOLDEN = golden()
+console = Console()
+
+
+def show(title: str, rows: list[tuple[str, str]]) -> None:
+    """Print one part's figures."""
+    table = Table(title=title, title_justify="left", show_header=False, box=None)
+    for row in rows:
+        table.add_row(*row)
+    console.print(table, "")
+
+
+@contextmanager
+def node(folder: Path) -> Iterator[Broker]:
+    """Give a private node that also has the shovel."""
+    from stackbus import wiring
+    from stackbus.broker.supervisor import Child, Supervisor
+    from stackbus.clients.management import Management
+    from stackbus.expose.credentials import Endpoint
+    from stackbus.settings import Settings
+
+    one = Node(folder, SERVER)
+    description = one.prepare(Wish(), INNER, OUTER)
+    plugins = folder / "broker" / "enabled_plugins"
+    plugins.write_text(
+        plugins.read_text().replace("].", ",rabbitmq_shovel,rabbitmq_shovel_management].")
+    )
+    ports = description.ports
+    wiring.first_credentials(
+        Settings(state=folder), Endpoint(description.hosts, ports.amqp, ports.amqps, OUTER)
+    )
+    supervisor = Supervisor()
+    environment, home = one.environment(description), folder / "broker"
+    for name, command in (
+        ("epmd", one.port_mapper_command(description)),
+        ("rabbitmq", one.command()),
+    ):
+        supervisor.add(Child(name, command, environment, home / "log" / f"{name}.out", home))
+    management = Management(description.management_url, description.username, description.password)
+    try:
+        wait_until(lambda: answers(management), 120)
+        yield Broker(folder, description, management)
+    finally:
+        supervisor.stop()
+
+
+def apply(control: Exposure, *topics: str) -> None:
+    """Expose these topics."""
+    control.apply(control.plan(deployment(*topics)))
+
+
+def messages(broker: Broker, vhost: str, queue: str) -> int:
+    """Count what is in a queue, now."""
+    with broker.channel(vhost) as channel:
+        return int(channel.queue_declare(queue, passive=True).method.message_count)
+
+
+def fill(broker: Broker, count: int) -> None:
+    """Publish captured notifications to their control exchanges."""
+    properties = pika.BasicProperties(
+        delivery_mode=2, content_type="application/json", content_encoding="utf-8"
+    )
+    with broker.channel(INNER) as channel:
+        for place in range(count):
+            one = GOLDEN[place % len(GOLDEN)]
+            channel.basic_publish(one.own_exchange, one.routing_key, one.body, properties)
+    wait_until(lambda: messages(broker, INNER, "stackbus.intake") >= count, 120)
+
+
+@contextmanager
+def relay(control: Exposure, broker: Broker) -> Iterator[subprocess.Popen[bytes]]:
+    """Run a relay beside."""
+    password = control.plan(NOTHING).credentials.own_passwords["stackbus.relay"]
+    port = broker.description.ports.amqp
+    url = f"amqp://stackbus.relay:{quote(password)}@127.0.0.1:{port}/"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "stackbus", "relay", "--state", str(broker.state / "relay")],
+        env={**os.environ, "STACKBUS_INNER_URL": url + INNER, "STACKBUS_OUTER_URL": url + OUTER},
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        yield process
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def resident(pid: int, word: str = "VmRSS") -> float:
+    """Read a process' memory in MB."""
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(word):
+            return int(line.split()[1]) / 1024
+    return 0.0
+
+
+def drained(broker: Broker, count: int) -> float:
+    """Measure the rate at which the intake empties, from its first to its last tenth."""
+    first = None
+    while True:
+        left = messages(broker, INNER, "stackbus.intake")
+        now = time.perf_counter()
+        if first is None and left <= count * 0.9:
+            first = (now, left)
+        if first is not None and left <= count * 0.1:
+            return (first[1] - left) / (now - first[0])
+        time.sleep(0.02)
+
+
+def bench_apply(broker: Broker, control: Exposure) -> None:
+    """Hold one definitions call against one call for each object."""
+    topics = [f"t{number:03d}" for number in range(100)]
+    apply(control)
+    plan = control.plan(deployment(*topics))
+    begin = time.perf_counter()
+    control.apply(plan)
+    once = time.perf_counter() - begin
+    begin = time.perf_counter()
+    idle = control.plan(deployment(*topics))
+    again = time.perf_counter() - begin
+    assert not idle
+    control.apply(control.plan(NOTHING))
+    begin = time.perf_counter()
+    _apply_one_by_one(broker, [(step.key, dict(step.body)) for step in plan.steps])
+    singly = time.perf_counter() - begin
+    control.apply(control.plan(deployment()))
+    for step in reversed(plan.steps):
+        if step.kind not in ("vhost", "secret", "permission", "binding"):
+            broker.management.delete(step.key)
+    file = broker.state / "hundred.json"
+    file.write_text(json.dumps(deployment(*topics).to_document()))
+    (broker.state / "password").write_text(broker.description.password)
+    code = (
+        "import resource, sys; from stackbus.cli.app import app\n"
+        "try: app()\nexcept SystemExit: pass\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            code,
+            "apply",
+            "-f",
+            str(file),
+            "--state",
+            str(broker.state / "own"),
+        ],
+        env={
+            **os.environ,
+            "STACKBUS_MANAGEMENT_URL": broker.description.management_url,
+            "STACKBUS_MANAGEMENT_PASSWORD_FILE": str(broker.state / "password"),
+        },
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    peak = int(done.stderr.split()[-1]) / 1024
+    control.apply(control.plan(NOTHING))
+    show(
+        "apply: 100 topics, 700 queues",
+        [
+            ("one definitions call", f"{once:.1f} s"),
+            ("one HTTP call for each object", f"{singly:.1f} s"),
+            ("ratio", f"{singly / once:.1f} times as fast (wanted: 5)"),
+            ("a plan with nothing to do", f"{again:.2f} s (wanted: under 1)"),
+            ("memory of `stackbus apply` at its peak", f"{peak:.0f} MB (wanted: under 150)"),
+        ],
+    )
+
+
+def _apply_one_by_one(broker: Broker, items: list[tuple[Key, dict[str, object]]]) -> None:
+    request = broker.management._request
+    for key, body in items:
+        match key:
+            case ("user", name):
+                request("PUT", f"users/{name}", {"password": "x", "tags": "stackbus"})
+                limits = body.get("limits")
+                for limit, value in limits.items() if isinstance(limits, dict) else ():
+                    request("PUT", f"user-limits/{name}/{limit}", {"value": value})
+            case ("permission", user, vhost):
+                request("PUT", f"permissions/{vhost}/{user}", body)
+            case ("policy", vhost, name):
+                request("PUT", f"policies/{vhost}/{name}", body)
+            case ("exchange" | "control exchange", vhost, name):
+                request("PUT", f"exchanges/{vhost}/{name}", body)
+            case ("queue", vhost, name):
+                request("PUT", f"queues/{vhost}/{name}", body)
+            case ("binding", vhost, source, kind, destination, routing_key, _):
+                path = f"bindings/{vhost}/e/{source}/{kind[0]}/{destination}"
+                request("POST", path, {"routing_key": routing_key, "arguments": {}})
+            case _:
+                pass
+
+
+def bench_relay(broker: Broker, control: Exposure, count: int = 40_000) -> None:
+    """Hold the relay against the shovel: the same queue, the same exchange, the same confirms."""
+    apply(control)
+    fill(broker, count)
+    with relay(control, broker):
+        ours = drained(broker, count)
+        wait_until(lambda: messages(broker, INNER, "stackbus.intake") == 0, 60)
+    fill(broker, count)
+    description = broker.description
+    uri = (
+        f"amqp://{description.username}:{description.password}@127.0.0.1:{description.ports.amqp}/"
+    )
+    broker.allow(OUTER)
+    shovel = {
+        "src-protocol": "amqp091",
+        "src-uri": uri + INNER,
+        "src-queue": "stackbus.intake",
+        "src-prefetch-count": 500,
+        "dest-protocol": "amqp091",
+        "dest-uri": uri + OUTER,
+        "dest-exchange": "stackbus",
+        "ack-mode": "on-confirm",
+    }
+    path = f"parameters/shovel/{INNER}/bench"
+    broker.management._request("PUT", path, {"value": shovel})
+    theirs = drained(broker, count)
+    wait_until(lambda: messages(broker, INNER, "stackbus.intake") == 0, 60)
+    broker.management._request("DELETE", path)
+    show(
+        f"relay: {count} captured notifications, one core",
+        [
+            ("the relay, scrubbing and labelling", f"{ours:.0f} a second"),
+            ("RabbitMQ's shovel, moving", f"{theirs:.0f} a second"),
+            ("ratio", f"{ours / theirs:.2f} of the shovel's (wanted: 0.35, aimed at: 0.5)"),
+        ],
+    )
+
+
+def bench_latency(broker: Broker, control: Exposure, seconds: int = 20, rate: int = 500) -> None:
+    """Measure from publish to consumer at a steady rate."""
+    apply(control, "latency")
+    body = next(one for one in GOLDEN if one.routing_key == "versioned_notifications.info").body
+    took: list[float] = []
+    sent: dict[str, float] = {}
+    stop = threading.Event()
+
+    def consume() -> None:
+        connection = broker.connect(OUTER)
+        channel = connection.channel()
+        channel.basic_qos(prefetch_count=500)
+
+        def arrived(ch: object, method: object, properties: pika.BasicProperties, _: bytes) -> None:
+            took.append(time.perf_counter() - sent[str(properties.message_id)])
+            channel.basic_ack(method.delivery_tag)  # type: ignore[attr-defined]
+            del ch
+
+        channel.basic_consume("latency.info", arrived)
+        while not stop.is_set():
+            connection.process_data_events(0.2)
+        connection.close()
+
+    broker.allow(OUTER)
+    with relay(control, broker):
+        time.sleep(5)
+        consumer = threading.Thread(target=consume)
+        consumer.start()
+        identifier = json.loads(json.loads(body)["oslo.message"])["message_id"]
+        with broker.channel(INNER) as channel:
+            begin = time.perf_counter()
+            for place in range(rate * seconds):
+                wait = begin + place / rate - time.perf_counter()
+                if wait > 0:
+                    time.sleep(wait)
+                name = f"{place:036d}"
+                sent[name] = time.perf_counter()
+                one = body.replace(identifier.encode(), name.encode())
+                channel.basic_publish("nova", "versioned_notifications.info", one)
+        time.sleep(2)
+        stop.set()
+        consumer.join()
+    marks = statistics.quantiles(took, n=100)
+    show(
+        f"latency: publish to consumer, {rate} a second for {seconds} s, {len(took)} arrived",
+        [
+            ("p50", f"{marks[49] * 1000:.1f} ms (wanted: under 5)"),
+            ("p99", f"{marks[98] * 1000:.1f} ms (wanted: under 30)"),
+        ],
+    )
+    apply(control)
+
+
+def bench_backlog(broker: Broker, control: Exposure, count: int) -> None:
+    """Watch the relay's memory over a long backlog."""
+    apply(control)
+    fill(broker, count)
+    with relay(control, broker) as process:
+        seen: list[tuple[int, float]] = []
+        while (left := messages(broker, INNER, "stackbus.intake")) > 0:
+            seen.append((left, resident(process.pid)))
+            time.sleep(0.5)
+        peak = resident(process.pid, "VmHWM")
+    early = next(memory for left, memory in seen if left < count * 0.9)
+    show(
+        f"backlog: {count} notifications",
+        [
+            ("memory after a tenth", f"{early:.0f} MB"),
+            ("memory at the end", f"{seen[-1][1]:.0f} MB"),
+            ("at its peak", f"{peak:.0f} MB"),
+        ],
+    )
+
+
+def bench_exposure(broker: Broker, control: Exposure, count: int = 3000) -> None:
+    """Measure confirmed publishes of one service, one after the other as oslo does."""
+    rows = []
+    base = 0.0
+    one = next(one for one in GOLDEN if one.service == "nova")
+    for topics in (0, 1, 5, 20):
+        names = [f"e{number}" for number in range(topics)]
+        apply(control, *names)
+        with broker.channel(INNER) as channel:
+            channel.confirm_delivery()
+            begin = time.perf_counter()
+            for _ in range(count):
+                channel.basic_publish("nova", "notifications.info", one.body)
+            ours = count / (time.perf_counter() - begin)
+            channel.queue_purge("stackbus.intake")
+            for name in names:
+                channel.queue_declare(f"{name}.info", durable=True)
+                channel.queue_bind(f"{name}.info", "nova", f"{name}.info")
+            begin = time.perf_counter()
+            for _ in range(count // max(1, topics)):
+                for name in names:
+                    channel.basic_publish("nova", f"{name}.info", one.body)
+            spent = time.perf_counter() - begin
+            for name in names:
+                channel.queue_delete(f"{name}.info")
+        base = base or ours
+        fanned = f"{count // topics / spent:.0f} a second" if topics else "-"
+        rows.append(
+            (
+                f"{topics} topics",
+                f"{ours:.0f} a second ({ours / base:.2f} of none); "
+                f"one publish for each topic: {fanned}",
+            )
+        )
+    show("exposure: confirmed publishes of a service into its control exchange", rows)
+    apply(control)
+
+
+def main() -> None:
+    """Run the parts asked for."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("parts", nargs="*", help="which parts; default: all")
+    parser.add_argument("--backlog", type=int, default=100_000)
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder, node(Path(folder)) as broker:
+        control = exposure(broker, broker.state / "store")
+        parts = {
+            "apply": lambda: bench_apply(broker, control),
+            "relay": lambda: bench_relay(broker, control),
+            "latency": lambda: bench_latency(broker, control),
+            "backlog": lambda: bench_backlog(broker, control, chosen.backlog),
+            "exposure": lambda: bench_exposure(broker, control),
+        }
+        for name in chosen.parts or parts:
+            parts[name]()
+
+
+if __name__ == "__main__":
+    main()
