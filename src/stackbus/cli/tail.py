@@ -10,7 +10,7 @@ from collections.abc import Callable, Generator, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated
 
 import typer
 import yaml
@@ -23,7 +23,7 @@ from stackbus.errors import InputError
 from stackbus.expose import tail as tailing
 from stackbus.expose.deployment import service_named
 from stackbus.expose.secrets import parse_manifest
-from stackbus.expose.tail import Acknowledge, Filter, Told
+from stackbus.expose.tail import Acknowledge, End, Filter, Told
 from stackbus.services.service import PRIORITIES
 
 _LINE = "{:<19}  {:<8}  {:<9}  {:<32}  {:<44}  {}"
@@ -91,31 +91,35 @@ def tail(
     Examples: stackbus tail external-consumer-a --service nova --type "instance.#"
     / stackbus tail --secret secret.yaml -o json
     """
-    signal.signal(signal.SIGTERM, _interrupt)
+    end = End()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: setattr(end, "wanted", True))
     with errors():
         logs.configure()
         chosen = _filter(service, event_type, project, priority)
-        idle = common.duration(until_idle, "--until-idle").total_seconds() if until_idle else None
+        end.idle = (
+            common.duration(until_idle, "--until-idle").total_seconds() if until_idle else None
+        )
         settings = common.settings(state, management_url, management_user)
         if (topic is None) == (secret is None):
             raise InputError("name a topic to watch, or a Secret to consume with: --secret FILE")
         if auth not in ("certificate", "password"):
             raise InputError(f"--auth: {auth!r}: certificate or password")
         if secret is not None:
-            told = _consumed(secret, chosen, idle, by_password=auth == "password", plain=plain)
+            told = _consumed(secret, chosen, end, by_password=auth == "password", plain=plain)
         else:
             if plain or auth != "certificate":
                 raise InputError("--auth and --plain go with --secret")
             common.require_up(settings)
             with wiring.bus(settings) as where:
                 parameters = wiring.tail_parameters(settings, where)
-            told = tailing.watch(parameters, str(topic), chosen, idle)
+            told = tailing.watch(parameters, str(topic), chosen, end)
         with closing(told):
             _print_all(told, limit, _printer(output))
 
 
 def _consumed(
-    path: Path, chosen: Filter, idle: float | None, *, by_password: bool, plain: bool
+    path: Path, chosen: Filter, end: End, *, by_password: bool, plain: bool
 ) -> Generator[tuple[Told, Acknowledge]]:
     try:
         text = path.read_text("utf-8")
@@ -129,7 +133,7 @@ def _consumed(
         secret.data, "stackbus tail", by_password=by_password, plain=plain
     )
     topic = name[len(_PREFIX) : -len(_SUFFIX)]
-    return tailing.consume(parameters, topic, chosen, idle)
+    return tailing.consume(parameters, topic, chosen, end)
 
 
 def _filter(
@@ -153,14 +157,12 @@ def _filter(
 def _print_all(
     told: Iterator[tuple[Told, Acknowledge]], limit: int | None, show: Callable[[Told], None]
 ) -> None:
-    """Print until the end, Ctrl-C or a closed pipe; each is a clean end."""
+    """Print until the end; a closed pipe is one."""
     try:
         for one, acknowledge in islice(told, limit):
             show(one)
             sys.stdout.flush()
             acknowledge()
-    except KeyboardInterrupt:
-        pass
     except BrokenPipeError:
         # Whoever read our output has gone: nothing more can be said there.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -182,7 +184,3 @@ def _line(told: Told) -> str:
     return _LINE.format(
         when, told.priority, told.service, told.project, told.event_type, scrubbed
     ).rstrip()
-
-
-def _interrupt(*_: object) -> NoReturn:
-    raise KeyboardInterrupt

