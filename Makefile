@@ -21,7 +21,7 @@ check: setup  ## formatting, lint, types, floors, generated pages
 	ruff check .
 	mypy
 	lint-imports
-	python scripts/reference --check
+	python scripts/reference.py --check
 
 test: setup  ## every test, on the RabbitMQ of this machine
 	pytest
@@ -33,7 +33,7 @@ test-brokers: setup  ## the tests that need a broker, on Debian 12's, 13's and f
 	scripts/test-brokers $(BROKERS)
 
 docs: setup  ## write the generated pages anew
-	python scripts/reference
+	python scripts/reference.py
 
 clean:  ## remove what the targets made here
 	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

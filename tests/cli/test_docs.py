@@ -159,7 +159,7 @@ def test_the_demonstration_ends_well_and_leaves_nothing() -> None:
 
 
 def test_pages_that_are_generated_are_what_the_code_says() -> None:
-    subprocess.run([sys.executable, str(ROOT / "scripts/reference"), "--check"], check=True)
+    subprocess.run([sys.executable, str(ROOT / "scripts/reference.py"), "--check"], check=True)
 
 
 def _links(page: Path) -> Iterator[str]:

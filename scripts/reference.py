@@ -17,7 +17,9 @@ from stackbus.services.service import NOTIFICATION_TOPICS, PRIORITIES, SHARED_EX
 from stackbus.settings import Settings
 
 PAGES = Path(__file__).parent.parent / "docs" / "reference"
-NOTE = "<!-- Written by scripts/reference from the code: change it there, then `make docs`. -->\n\n"
+NOTE = (
+    "<!-- Written by scripts/reference.py from the code: change it there, then `make docs`. -->\n\n"
+)
 
 
 def settings() -> str:
@@ -168,7 +170,10 @@ def main() -> int:
         elif not path.exists() or path.read_text("utf-8") != NOTE + text:
             stale.append(name)
     if stale:
-        print(f"docs/reference: {', '.join(stale)} is not what the code says: make docs", file=sys.stderr)
+        print(
+            f"docs/reference: {', '.join(stale)} is not what the code says: make docs",
+            file=sys.stderr,
+        )
     return 1 if stale else 0
 
 
