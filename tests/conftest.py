@@ -22,8 +22,10 @@ from types import MappingProxyType
 import pika
 import pika.exceptions
 import pytest
+import yaml
 from pika.adapters.blocking_connection import BlockingChannel
 
+from stackbus import wiring
 from stackbus.broker.node import Description, Node, Wish
 from stackbus.broker.supervisor import Child, Supervisor
 from stackbus.clients.management import Management
@@ -299,12 +301,13 @@ class Exposed:
 @pytest.fixture
 def expose(bus: Broker, tmp_path: Path) -> Iterator[Callable[[Deployment], Exposed]]:
     """Give a function that exposes a deployment on the private bus; it is taken away at the end."""
-    import yaml
+    settings = Settings(state=bus.state)
 
     def make(wanted: Deployment) -> Exposed:
         path = tmp_path / "deployment.yaml"
         path.write_text(yaml.safe_dump(wanted.to_document()), "utf-8")
-        stackbus("apply", "-f", str(path), state=bus.state)
+        with wiring.bus(settings) as where:
+            wiring.carry_out(settings, where, lambda control: control.plan(wanted), wanted)
         return Exposed(bus, tuple(topic.name for topic in wanted.topics))
 
     yield make
@@ -337,8 +340,6 @@ def _names(definitions: object, section: str) -> set[str]:
 
 
 def _write_certificates(state: Path, store: FolderStore, description: Description) -> None:
-    from stackbus import wiring
-
     endpoint = Endpoint(
         description.hosts,
         description.ports.amqp,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
@@ -50,8 +51,14 @@ def up(
         wish = Wish(listen, port_amqp, port_amqp_tls, common.hosts(advertise))
         deployment = load(filename) if filename else None
         if not detach:
-            with progress("starting the private bus") as say:
-                private_bus.run(chosen, wish, deployment, say, _tell_ready)
+            with ExitStack() as starting:
+                say = starting.enter_context(progress("starting the private bus"))
+
+                def ready(description: Description) -> None:
+                    starting.close()
+                    _tell_ready(description)
+
+                private_bus.run(chosen, wish, deployment, say, ready)
             return
         with progress("starting the private bus") as say:
             if private_bus.is_up(chosen):
