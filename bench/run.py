@@ -39,7 +39,6 @@ from stackbus.broker.node import Node, Wish
 from stackbus.broker.supervisor import Child, Supervisor
 from stackbus.clients.management import Management
 from stackbus.expose.apply import Exposure
-from stackbus.expose.credentials import Endpoint
 from stackbus.expose.deployment import NOTHING
 from stackbus.expose.topology import Key
 from stackbus.settings import Settings
@@ -66,10 +65,7 @@ def node(folder: Path) -> Iterator[Broker]:
     plugins.write_text(
         plugins.read_text().replace("].", ",rabbitmq_shovel,rabbitmq_shovel_management].")
     )
-    ports = description.ports
-    wiring.first_credentials(
-        Settings(state=folder), Endpoint(description.hosts, ports.amqp, ports.amqps, OUTER)
-    )
+    wiring.first_credentials(Settings(state=folder), wiring.endpoint_of(description))
     supervisor = Supervisor()
     environment, home = one.environment(description), folder / "broker"
     for name, command in (

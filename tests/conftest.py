@@ -31,7 +31,6 @@ from stackbus.broker.supervisor import Child, Supervisor
 from stackbus.clients.management import Management
 from stackbus.errors import BrokerError
 from stackbus.expose.apply import Exposure
-from stackbus.expose.credentials import Endpoint
 from stackbus.expose.deployment import NOTHING, Deployment, Topic
 from stackbus.expose.secrets import NAMESPACE, FolderStore
 from stackbus.settings import Settings
@@ -151,8 +150,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     state = tmp_path_factory.mktemp("bare")
     node = Node(state, SERVER)
     description = node.prepare(Wish(), "openstack", "openstack-external")
-    store = FolderStore(state / "secrets")
-    _write_certificates(state, store, description)
+    wiring.first_credentials(Settings(state=state), wiring.endpoint_of(description))
     supervisor = Supervisor()
     environment = node.environment(description)
     folder = state / "broker"
@@ -213,17 +211,10 @@ def answers(management: Management) -> bool:
 
 def exposure(broker: Broker, folder: Path, **settings: object) -> Exposure:
     """Give a control plane on ``broker`` that keeps its Secrets in ``folder``."""
-    description = broker.description
-    endpoint = Endpoint(
-        description.hosts,
-        description.ports.amqp,
-        description.ports.amqps,
-        description.outer_vhost,
-    )
     return Exposure(
         broker.management,
         FolderStore(folder),
-        endpoint,
+        wiring.endpoint_of(broker.description),
         Settings(state=folder, **settings),  # type: ignore[arg-type]
         lambda: datetime.now(UTC),
     )
@@ -337,14 +328,3 @@ def backlog(broker: Broker, topic: str, vhost: str = "openstack-external") -> in
 def _names(definitions: object, section: str) -> set[str]:
     assert isinstance(definitions, dict)
     return {one["name"] for one in definitions[section]}
-
-
-def _write_certificates(state: Path, store: FolderStore, description: Description) -> None:
-    endpoint = Endpoint(
-        description.hosts,
-        description.ports.amqp,
-        description.ports.amqps,
-        description.outer_vhost,
-    )
-    del store
-    wiring.first_credentials(Settings(state=state), endpoint)

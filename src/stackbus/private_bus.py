@@ -25,7 +25,6 @@ from stackbus.broker.node import Description, Wish
 from stackbus.broker.supervisor import Child, Supervisor
 from stackbus.errors import BrokerError, BrokerUnreachable, StackbusError
 from stackbus.expose import status
-from stackbus.expose.credentials import Endpoint
 from stackbus.expose.deployment import Deployment
 from stackbus.files import locked, write_private
 from stackbus.settings import Settings
@@ -163,13 +162,7 @@ def _start(
 ) -> Description:
     node = wiring.node(settings)
     description = _prepared(settings, wish)
-    endpoint = Endpoint(
-        description.hosts,
-        description.ports.amqp,
-        description.ports.amqps,
-        description.outer_vhost,
-    )
-    wiring.first_credentials(settings, endpoint)
+    wiring.first_credentials(settings, wiring.endpoint_of(description))
     environment = node.environment(description)
     folder = settings.state / "broker"
     supervisor.add(

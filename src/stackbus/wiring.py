@@ -10,14 +10,14 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from urllib.parse import quote, urlsplit
 
 import yaml
 from pika.connection import Parameters
 
-from stackbus.broker.node import Node
+from stackbus.broker.node import Description, Node
 from stackbus.clients.amqp import url_parameters
 from stackbus.clients.management import Management
 from stackbus.errors import InputError, StackbusError
@@ -79,16 +79,19 @@ def bus(
             f"no bus in {settings.state}: start one with `stackbus up`, or name your own with "
             "--management-url"
         )
-    endpoint = Endpoint(
-        advertise or description.hosts,
-        description.ports.amqp,
-        description.ports.amqps,
-        description.outer_vhost,
-    )
+    endpoint = endpoint_of(description)
+    if advertise is not None:
+        endpoint = replace(endpoint, hosts=advertise)
     with Management(
         description.management_url, description.username, description.password
     ) as management:
         yield Bus(management, "amqp", description.amqp_host, description.ports.amqp, endpoint)
+
+
+def endpoint_of(description: Description) -> Endpoint:
+    """Say what consumers of the private node are told."""
+    ports = description.ports
+    return Endpoint(description.hosts, ports.amqp, ports.amqps, description.outer_vhost)
 
 
 def exposure(settings: Settings, where: Bus) -> Exposure:
