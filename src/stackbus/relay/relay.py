@@ -173,7 +173,7 @@ class _Session:
         self._window = _Window()
         self._outward = _Publisher(self._window)
         self._aside = _Publisher(self._window)
-        self._connections: list[pika.SelectConnection] = []
+        self._connections: list[BatchingConnection] = []
         self._reason: str | None = None
         self._ended = False
         self._draining_until: float | None = None
@@ -380,9 +380,11 @@ class _Session:
             self._loop.stop()
 
     def _close_connections(self) -> None:
-        """Close what is open, and let the broker hear of it."""
+        """Close what is open: politely when all is acknowledged, else so that order is kept."""
         for connection in self._connections:
-            if connection.is_open:
+            if self._reason is not None:
+                connection.drop()
+            elif connection.is_open:
                 connection.close()
         end = time.monotonic() + 2.0
 
