@@ -61,8 +61,9 @@ class BatchingConnection(pika.SelectConnection):
         ``close`` cancels the consumers first, and RabbitMQ 4.3 then gives what they had not
         acknowledged back to the queue out of order. What breaks off is given back in order.
         """
-        if self._transport is not None:  # type: ignore[attr-defined]
-            self._transport.abort()  # type: ignore[attr-defined]
+        if not self.is_closed:
+            reason = pika.exceptions.AMQPConnectionError("dropped")
+            self._terminate_stream(reason)  # type: ignore[attr-defined]
 
 
 def url_parameters(url: str, name: str, ca: Path | None = None) -> Parameters:
