@@ -54,7 +54,6 @@ class BatchingConnection(pika.SelectConnection):
         if self._transport is not None:  # type: ignore[attr-defined] # it may be gone since
             super()._adapter_emit_data(data)  # type: ignore[misc] # the stubs know no hooks
 
-
     def drop(self) -> None:
         """Break the connection off, without the farewell of ``close``.
 
