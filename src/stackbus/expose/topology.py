@@ -147,9 +147,9 @@ def _inner(bus: Bus, settings: Settings) -> Iterator[tuple[Key, Body]]:
     )
     bound = set(bus.control_exchanges)
     if bus.owns_inner:
-        for service in SERVICES:
-            yield control_exchange(bus.inner, service.exchange)
-            bound.add(service.exchange)
+        for exchange in CONTROL_EXCHANGES:
+            yield control_exchange(bus.inner, exchange)
+            bound.add(exchange)
     for exchange in sorted(bound):
         for topic in NOTIFICATION_TOPICS:
             yield _binding(bus.inner, exchange, "queue", INTAKE, f"{topic}.*")
