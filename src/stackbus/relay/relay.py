@@ -382,7 +382,7 @@ class _Session:
     def _close_connections(self) -> None:
         """Close what is open: politely when all is acknowledged, else so that order is kept."""
         for connection in self._connections:
-            if self._reason is not None:
+            if self._reason is not None or self._window:
                 connection.drop()
             elif connection.is_open:
                 connection.close()
