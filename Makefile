@@ -1,8 +1,10 @@
 # Each target does all its own set-up: on a fresh Debian or Ubuntu, `make demo` is the first command.
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 BROKERS ?= $(CURDIR)/.cache/brokers
+export CLOUD ?= $(CURDIR)/.cache/cloud
 
-.PHONY: help setup demo up test check bench test-brokers docs clean
+.PHONY: help setup demo up test check bench test-brokers \
+	cloud cloud-down scenario test-cloud golden docs clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -31,6 +33,24 @@ bench: setup  ## speed, as ratios against a peer in the same run
 
 test-brokers: setup  ## the tests that need a broker, on Debian 12's, 13's and forky's RabbitMQ
 	scripts/test-brokers $(BROKERS)
+
+cloud: setup  ## ten real OpenStack services on a private bus; stays up (CLOUD=folder, SERVICES="nova heat")
+	scripts/setup mariadb
+	python -m tests.cloud up $(SERVICES)
+
+cloud-down:  ## end what `make cloud` started
+	python -m tests.cloud down
+
+scenario: setup  ## do what people do in the cloud that is up, and hold what was told against it
+	python -m tests.cloud scenario $(SERVICES)
+
+test-cloud: setup  ## bring the cloud up, do what people do, hold what was told against it, take it down
+	scripts/setup mariadb
+	pytest tests/cloud
+	python -m tests.cloud test $(SERVICES)
+
+golden: setup  ## write tests/golden/ anew from what the cloud has sent so far
+	python -m tests.cloud capture
 
 docs: setup  ## write the generated pages anew
 	python scripts/reference.py

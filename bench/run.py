@@ -100,7 +100,7 @@ def fill(broker: Broker, count: int) -> None:
     with broker.channel(INNER) as channel:
         for place in range(count):
             one = GOLDEN[place % len(GOLDEN)]
-            channel.basic_publish(one.own_exchange, one.routing_key, one.body, properties)
+            channel.basic_publish(one.exchange, one.routing_key, one.body, properties)
     wait_until(lambda: messages(broker, INNER, "stackbus.intake") >= count, 120)
 
 

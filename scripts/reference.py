@@ -3,7 +3,10 @@
 
 from __future__ import annotations
 
+import json
 import sys
+from collections import defaultdict
+from collections.abc import Mapping
 from pathlib import Path
 
 import click
@@ -13,10 +16,15 @@ from stackbus import metrics
 from stackbus.cli.app import app
 from stackbus.relay import scrub
 from stackbus.services import SERVICES
-from stackbus.services.service import NOTIFICATION_TOPICS, PRIORITIES, SHARED_EXCHANGE
+from stackbus.services.service import NOTIFICATION_TOPICS, PRIORITIES, SHARED_EXCHANGE, actor
 from stackbus.settings import Settings
 
-PAGES = Path(__file__).parent.parent / "docs" / "reference"
+ROOT = Path(__file__).parent.parent
+sys.path.insert(0, str(ROOT))
+from tests.cloud.check import read_table  # noqa: E402 -- the tests are no installed package
+
+PAGES = ROOT / "docs" / "reference"
+GOLDEN = ROOT / "tests" / "golden"
 NOTE = (
     "<!-- Written by scripts/reference.py from the code: change it there, then `make docs`. -->\n\n"
 )
@@ -154,6 +162,91 @@ leave: it goes to the queue `stackbus.quarantine` of the inner vhost, with its r
 """
 
 
+def events() -> str:
+    """Every event type seen on the live bus of the test cloud, and what its calls do not tell."""
+    lines = [
+        "# Events",
+        "",
+        "What the ten services told in the test cloud (`tests/cloud/`), captured on the inner bus.",
+        "Others exist: a service tells more than one scenario can make it tell. What is meant by",
+        "*resource*, *project* and *actor*: the id of what the notification is about, the id of the",
+        "project that owns it, the id of the user who did it. `-`: none of the captured ones tells.",
+        "",
+        "Formats: `nova_object`, `ironic_object` and `masakari_object` are versioned objects; `cadf`",
+        "is CADF; `plain` is a JSON object of the service's own; `text` is a bare text.",
+        "",
+    ]
+    for service in SERVICES:
+        requirements = (ROOT / f"tests/cloud/requirements/{service.name}.txt").read_text("utf-8")
+        package = {"heat": "openstack-heat"}.get(service.name, service.name)
+        version = next(
+            line.partition("==")[2]
+            for line in requirements.splitlines()
+            if line.startswith(f"{package}==")
+        )
+        lines += [f"## {service.name} {version}", ""]
+        lines += ["| event type | priorities | format | resource | project | actor |"]
+        lines += ["|---|---|---|---|---|---|"]
+        rows: dict[tuple[str, str], list[tuple[str, list[bool]]]] = defaultdict(list)
+        for path in sorted((GOLDEN / service.name).glob("*.json")):
+            notification = _notification(path)
+            event_type, payload = str(notification["event_type"]), notification["payload"]
+            told = [False, False, actor(notification) is not None]
+            if isinstance(payload, Mapping):
+                told[0] = service.resource(event_type, payload) is not None
+                told[1] = service.project(event_type, payload) is not None
+            priority = str(notification["priority"]).lower()
+            rows[event_type, _format(payload)].append((priority, told))
+        for (event_type, form), some in sorted(rows.items()):
+            priorities = ", ".join(sorted({priority for priority, _ in some}))
+            marks = ["yes" if any(told[place] for _, told in some) else "-" for place in range(3)]
+            lines.append(f"| `{event_type}` | {priorities} | {form} | {' | '.join(marks)} |")
+        lines.append("")
+    return "\n".join([*lines, *_untold()]) + "\n"
+
+
+def _untold() -> list[str]:
+    table = read_table()
+    lines = [
+        "## What is done and not told",
+        "",
+        "Found by holding a scenario's calls against what was told of them (`make test-cloud`). Only",
+        "polling the API finds these changes; refusals leave no other trace than the service's log.",
+        "",
+        "| call | why nothing is told |",
+        "|---|---|",
+    ]
+    lines += [f"| {name} | {one.silent} |" for name, one in table.calls.items() if one.silent]
+    lines += [
+        "",
+        "## What is told of no call",
+        "",
+        "| service | event types | why |",
+        "|---|---|---|",
+    ]
+    for one in table.background:
+        types = one.types.pattern.replace("\\", "").replace("|", "\\|")
+        lines.append(f"| {one.service} | `{types}` | {one.reason} |")
+    return lines
+
+
+def _notification(path: Path) -> Mapping[str, object]:
+    body = json.loads(path.read_text("utf-8"))
+    notification: Mapping[str, object] = (
+        json.loads(body["oslo.message"]) if "oslo.message" in body else body
+    )
+    return notification
+
+
+def _format(payload: object) -> str:
+    if not isinstance(payload, Mapping):
+        return "text"
+    if "typeURI" in payload:
+        return "cadf"
+    kinds = ("nova_object", "ironic_object", "masakari_object")
+    return next((kind for kind in kinds if f"{kind}.data" in payload), "plain")
+
+
 def main() -> int:
     """Write the pages, or hold them against the code."""
     pages = {
@@ -161,6 +254,7 @@ def main() -> int:
         "commands.md": commands(),
         "metrics.md": metric(),
         "outer-bus.md": outer_bus(),
+        "events.md": events(),
     }
     stale = []
     for name, text in pages.items():

@@ -48,11 +48,6 @@ class Captured:
     routing_key: str
     body: bytes
 
-    @property
-    def own_exchange(self) -> str:
-        """Give the exchange on which the service sends with our drop-in."""
-        return self.service if self.exchange == "openstack" else self.exchange
-
     def message(self) -> dict[str, object]:
         """Give the notification out of its envelope."""
         value = json.loads(json.loads(self.body)["oslo.message"])
@@ -61,14 +56,16 @@ class Captured:
 
 
 def golden() -> list[Captured]:
-    """Give every captured notification, one of each service, event type and routing key."""
+    """Give every captured notification, one of each service, event type and routing key.
+
+    ``golden/<service>/<event type>.<notification topic>.<priority>.json`` is the body as sent, on
+    the exchange of the service's name (`make golden` writes them).
+    """
     found = []
-    for path in sorted(GOLDEN.glob("*.jsonl")):
-        for line in path.read_text("utf-8").splitlines():
-            one = json.loads(line)
-            found.append(
-                Captured(path.stem, one["exchange"], one["routing_key"], one["body"].encode())
-            )
+    for path in sorted(GOLDEN.glob("*/*.json")):
+        routing_key = ".".join(path.stem.split(".")[-2:])
+        service = path.parent.name
+        found.append(Captured(service, service, routing_key, path.read_bytes()))
     return found
 
 
@@ -313,7 +310,7 @@ def publish(broker: Broker, notifications: list[Captured], vhost: str = "opensta
             content_type="application/json", content_encoding="utf-8", delivery_mode=2
         )
         for one in notifications:
-            channel.basic_publish(one.own_exchange, one.routing_key, one.body, properties)
+            channel.basic_publish(one.exchange, one.routing_key, one.body, properties)
 
 
 def backlog(broker: Broker, topic: str, vhost: str = "openstack-external") -> int:

@@ -179,7 +179,7 @@ def test_captured_notifications_arrive_labelled_scrubbed_and_otherwise_byte_for_
         assert properties.app_id == one.service
         assert properties.content_type == "application/json"
         assert properties.timestamp
-        assert routing_key == label(one.own_exchange, decode(body)).routing_key
+        assert routing_key == label(one.exchange, decode(body)).routing_key
         touched += bool(expected.paths)
     assert touched == 7
     assert b"gAAAA" not in b"".join(body for _, _, body in told)
@@ -453,7 +453,7 @@ def test_on_a_bus_of_others_it_binds_exchanges_as_they_come(
 
 
 def _words(one: Captured) -> list[str]:
-    return label(one.own_exchange, decode(one.body)).routing_key.split(".", 3)
+    return label(one.exchange, decode(one.body)).routing_key.split(".", 3)
 
 
 PROJECTS = sorted({_words(one)[2] for one in GOLDEN} - {"-"})[:2]

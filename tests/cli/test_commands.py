@@ -9,7 +9,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -256,11 +255,19 @@ def tailing(*arguments: str) -> subprocess.Popen[str]:
     )  # fmt: skip
 
 
+def listening(bus: Broker, tails: int) -> bool:
+    """Tell whether so many watching tails have bound what they want."""
+    bindings = bus.management._json("bindings/openstack-external")
+    assert isinstance(bindings, list)
+    queues = {one["destination"] for one in bindings if one["source"]}
+    return tails == sum(str(one).startswith("amq.gen-") for one in queues)
+
+
 def sent_once_it_listens(process: subprocess.Popen[str], bus: Broker, count: int = 40) -> None:
-    """Publish until the tail has seen something: from then on it surely listens."""
+    """Publish as soon as the tail surely listens."""
     assert process.stderr is not None
     process.stderr.readline()
-    time.sleep(2.0)
+    wait_until(lambda: listening(bus, 1), 60)
     publish(bus, GOLDEN[:count])
 
 
@@ -303,7 +310,7 @@ def test_tail_filters_by_everything(bus: Broker, expose: Callable[[Deployment], 
     ]
     common = ["-o", "json", "--until-idle", "7s", "--state", str(bus.state)]
     processes = [tailing("a", *arguments, *common) for arguments, _ in cases]
-    time.sleep(4)
+    wait_until(lambda: listening(bus, len(cases)), 60)
     publish(bus, GOLDEN)
     told = [
         [json.loads(line) for line in process.communicate(timeout=120)[0].splitlines()]

@@ -275,7 +275,7 @@ def _chosen(before: Ports | None, wish: Wish, listen: str) -> Ports:
         host = listen if name in wanted else LOOPBACK
         known = wanted.get(name) or (getattr(before, name) if before else None)
         if known is not None:
-            if not _is_free(host, known) or known in taken:
+            if not is_free(host, known) or known in taken:
                 raise StackbusError(
                     f"port {known} ({name}) on {host} is taken by another process: stop that, or "
                     "choose another with --port-amqp or --port-amqp-tls"
@@ -292,12 +292,13 @@ def free_port(host: str, taken: set[int]) -> int:
     choice = secrets.SystemRandom()
     for _ in range(1000):
         port = choice.randint(_LOWEST_PORT, _HIGHEST_PORT)
-        if port not in taken and _is_free(host, port):
+        if port not in taken and is_free(host, port):
             return port
     raise StackbusError(f"no free port between {_LOWEST_PORT} and {_HIGHEST_PORT} on {host}")
 
 
-def _is_free(host: str, port: int) -> bool:
+def is_free(host: str, port: int) -> bool:
+    """Tell whether nobody listens on ``port``."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

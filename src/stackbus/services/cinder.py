@@ -20,6 +20,14 @@ def project(event_type: str, payload: Payload) -> str | None:
     )
 
 
+def resource(event_type: str, payload: Payload) -> str | None:
+    """Read the id: ``<kind>_id`` (cinder/volume/volume_utils.py), a type's inside its object."""
+    kind = event_type.partition(".")[0]
+    kind = {"scheduler": "volume", "volume_type_extra_specs": "type"}.get(kind, kind)
+    inner = payload.get(f"{kind}s")
+    return text(payload.get(f"{kind}_id")) or text(inside(inner, "id")) or text(payload.get("id"))
+
+
 CINDER = Service(
     name="cinder",
     type="block-storage",
@@ -44,6 +52,7 @@ CINDER = Service(
         "scheduler",
     ),
     project=project,
+    resource=resource,
     exchange_why=(
         "an exchange of its own; the default, openstack, is shared with Manila. "
         "It moves Cinder's RPC too: set it on all of Cinder's processes at once"

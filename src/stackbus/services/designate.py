@@ -11,12 +11,19 @@ def project(event_type: str, payload: Payload) -> str | None:
     return text(payload.get("tenant_id"))
 
 
+def resource(event_type: str, payload: Payload) -> str | None:
+    """Read ``payload.id``; a fault of the API is about a request, not about a resource."""
+    del event_type
+    return text(payload.get("id"))
+
+
 DESIGNATE = Service(
     name="designate",
     type="dns",
     exchange="designate",
     event_types=("dns",),
     project=project,
+    resource=resource,
     options=(
         Option("DEFAULT", "notify_api_faults", "true", "emit dns.api.fault when a request fails"),
     ),

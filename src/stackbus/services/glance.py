@@ -11,6 +11,13 @@ def project(event_type: str, payload: Payload) -> str | None:
     return text(payload.get("owner")) or text(payload.get("owner_id"))
 
 
+def resource(event_type: str, payload: Payload) -> str | None:
+    """Read the id; definitions of metadata are known by their names."""
+    if event_type.startswith("metadef_"):
+        return text(payload.get("name")) or text(payload.get("namespace"))
+    return text(payload.get("id")) or text(payload.get("image_id"))
+
+
 GLANCE = Service(
     name="glance",
     type="image",
@@ -25,6 +32,7 @@ GLANCE = Service(
         "metadef_tag",
     ),
     project=project,
+    resource=resource,
     # glance/common/wsgi_app.py: no other file of the folder is read.
     place="the end of glance-api.conf: its WSGI application reads no file beside it",
 )

@@ -11,10 +11,18 @@ def project(event_type: str, payload: Payload) -> str | None:
     return text(payload.get("tenant_id"))
 
 
+def resource(event_type: str, payload: Payload) -> str | None:
+    """Read the stack's id, the last part of ``stack_identity`` (an ARN: heat/common/identifier)."""
+    del event_type
+    identity = text(payload.get("stack_identity"))
+    return identity.rpartition("/")[2] if identity else None
+
+
 HEAT = Service(
     name="heat",
     type="orchestration",
     exchange="heat",
     event_types=("orchestration",),
     project=project,
+    resource=resource,
 )

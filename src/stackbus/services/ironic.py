@@ -15,6 +15,13 @@ def project(event_type: str, payload: Payload) -> str | None:
     return text(inside(data, "owner")) or text(inside(data, "lessee"))
 
 
+def resource(event_type: str, payload: Payload) -> str | None:
+    """Read ``uuid`` of the object, a node's for sensor data."""
+    del event_type
+    data = payload.get("ironic_object.data", payload)
+    return text(inside(data, "uuid")) or text(inside(data, "node_uuid"))
+
+
 IRONIC = Service(
     name="ironic",
     type="baremetal",
@@ -22,6 +29,7 @@ IRONIC = Service(
     exchange="ironic",
     event_types=("baremetal", "hardware"),
     project=project,
+    resource=resource,
     options=(
         Option("DEFAULT", "notification_level", "info", "unset, Ironic sends nothing at all"),
     ),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stackbus.services.service import Option, Payload, Service, text
+from stackbus.services.service import Option, Payload, Service, inside, text
 
 
 def project(event_type: str, payload: Payload) -> str | None:
@@ -16,12 +16,22 @@ def project(event_type: str, payload: Payload) -> str | None:
     return text(payload.get("project"))
 
 
+def resource(event_type: str, payload: Payload) -> str | None:
+    """Read the id: ``resource_info``; a role's for an assignment, the user's for a login."""
+    if event_type.startswith("identity.role_assignment."):
+        return text(payload.get("role"))
+    if event_type == "identity.authenticate":
+        return text(inside(payload, "initiator", "user_id"))
+    return text(payload.get("resource_info"))
+
+
 KEYSTONE = Service(
     name="keystone",
     type="identity",
     exchange="keystone",
     event_types=("identity",),
     project=project,
+    resource=resource,
     options=(
         Option(
             "DEFAULT", "notification_format", "cadf", "say who did it, from where; basic does not"

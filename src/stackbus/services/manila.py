@@ -16,6 +16,13 @@ def project(event_type: str, payload: Payload) -> str | None:
     )
 
 
+def resource(event_type: str, payload: Payload) -> str | None:
+    """Read the id: ``<kind>_id``, a type's inside its own object."""
+    kind = event_type.partition(".")[0]
+    kind = {"scheduler": "share", "share_type_extra_specs": "type"}.get(kind, kind)
+    return text(payload.get(f"{kind}_id")) or text(inside(payload.get(f"{kind}s"), "id"))
+
+
 MANILA = Service(
     name="manila",
     type="shared-file-system",
@@ -34,6 +41,7 @@ MANILA = Service(
         "scheduler.create_share_group",
     ),
     project=project,
+    resource=resource,
     exchange_why=(
         "an exchange of its own; the default, openstack, is shared with Cinder. "
         "It moves Manila's RPC too: set it on all of Manila's processes at once"

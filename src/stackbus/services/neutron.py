@@ -26,6 +26,17 @@ def _owner(resource: object) -> str | None:
     return text(inside(resource, "project_id")) or text(inside(resource, "tenant_id"))
 
 
+def resource(event_type: str, payload: Payload) -> str | None:
+    """Read the id: ``<resource>.id``, of a removal ``<resource>_id``.
+
+    A bulk create holds a list and is about many. Most ``.create.start`` events come before the
+    id. A router's interface is told under the router's id.
+    """
+    kind = event_type.partition(".")[0]
+    found = text(inside(payload.get(kind), "id")) or text(payload.get(f"{kind}_id"))
+    return found or text(inside(payload, "router_interface", "id")) or text(payload.get("id"))
+
+
 NEUTRON = Service(
     name="neutron",
     type="networking",
@@ -59,4 +70,5 @@ NEUTRON = Service(
         "l3.meter",
     ),
     project=project,
+    resource=resource,
 )

@@ -23,6 +23,21 @@ def project(event_type: str, payload: Payload) -> str | None:
     )
 
 
+def resource(event_type: str, payload: Payload) -> str | None:
+    """Read the id of what the notification is about: a server's, or that of what is named.
+
+    A key pair has no id of its own, its name is one within its user's; a flavor's may be any text.
+    """
+    data = payload.get("nova_object.data", payload)
+    if event_type.startswith("keypair."):
+        return text(inside(data, "name")) or text(inside(data, "key_name"))
+    for name in ("instance_id", "instance_uuid", "uuid", "flavorid", "server_group_id"):
+        if found := text(inside(data, name)):
+            return found
+    number = inside(data, "aggregate_id")
+    return str(number) if isinstance(number, int) else text(number)
+
+
 NOVA = Service(
     name="nova",
     type="compute",
@@ -43,6 +58,7 @@ NOVA = Service(
         "volume.usage",
     ),
     project=project,
+    resource=resource,
     options=(
         Option(
             "DEFAULT",

@@ -44,7 +44,8 @@ class Service:
     """One OpenStack service that emits notifications.
 
     ``event_types`` are the first words of its event types: they tell its notifications apart
-    on the shared exchange. ``project`` gives the owner's project id of a notification, or None.
+    on the shared exchange. ``project`` gives the owner's project id of a notification, or None;
+    ``resource`` the id of what it is about, or None where it tells none, or of many.
     ``secrets`` names fields that are secret in this service's events alone: first words of the
     event type, and the field's name. ``place`` says where its drop-in is read.
     """
@@ -54,6 +55,7 @@ class Service:
     exchange: str
     event_types: tuple[str, ...]
     project: Callable[[str, Payload], str | None]
+    resource: Callable[[str, Payload], str | None]
     aliases: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     exchange_why: str = "its own default, said so that nothing else moves it"
@@ -64,6 +66,21 @@ class Service:
 def text(value: object) -> str | None:
     """Give ``value`` if it is a text that is not empty, else None."""
     return value if isinstance(value, str) and value else None
+
+
+def actor(notification: Mapping[str, object]) -> str | None:
+    """Read the id of the user who caused a notification: its context's, or CADF's initiator.
+
+    oslo.context writes ``user_id`` (``user`` before 3.0); CADF's ``initiator.id`` may be hashed, so
+    it is not read.
+    """
+    context = text(notification.get("_context_user_id")) or text(notification.get("_context_user"))
+    payload = notification.get("payload")
+    return (
+        context
+        or text(inside(payload, "initiator", "user_id"))
+        or text(inside(payload, "nova_object.data", "action_initiator_user"))
+    )
 
 
 def inside(value: object, *path: str) -> object:

@@ -1,0 +1,51 @@
+"""Report an Open vSwitch agent for each host, once: ``python neutron_agent.py CONF HOST...``.
+
+Run by ``cloud.py`` with the Python of Neutron's environment, therefore it imports nothing of ours.
+ML2's openvswitch driver binds ports only where an agent has reported itself; here none runs.
+"""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Speak Neutron's own RPC, as neutron/agent/rpc.py does."""
+    configuration, *hosts = sys.argv[1:]
+    from neutron.agent import rpc as agent_rpc
+    from neutron.common import config
+    from neutron.conf.agent import common
+    from neutron_lib import context, rpc
+    from oslo_config import cfg
+
+    config.register_common_config_options()
+    common.register_agent_state_opts_helper(cfg.CONF)
+    config.init(["--config-file", configuration])
+    rpc.init(cfg.CONF)
+    plugin = agent_rpc.PluginReportStateAPI("q-reports-plugin")
+    for host in hosts:
+        agent = {
+            "binary": "neutron-openvswitch-agent",
+            "agent_type": "Open vSwitch agent",
+            "host": host,
+            "topic": "N/A",
+            "start_flag": True,
+            "availability_zone": "nova",
+            "configurations": {
+                "bridge_mappings": {"public": "br-ex", "phys": "br-phys"},
+                "tunnel_types": ["vxlan"],
+                "tunneling_ip": "127.0.0.1",
+                "datapath_type": "system",
+                "ovs_capabilities": {"datapath_types": [], "iface_types": []},
+                "integration_bridge": "br-int",
+                "extensions": [],
+                "resource_provider_bandwidths": {},
+                "resource_provider_inventory_defaults": {},
+                "resource_provider_hypervisors": {},
+            },
+        }
+        plugin.report_state(context.get_admin_context_without_session(), agent, use_call=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,130 @@
+"""Glance: an image's life, its sharing, its import, and what it refuses."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from tests.cloud.scenario.walk import Actor, Walk
+
+_STREAM: dict[str, Any] = {"Content_Type": "application/octet-stream"}
+
+
+def image(actor: Actor, name: str, **more: object) -> str:
+    """Make an image with some content; give its id."""
+    body = {"name": name, "disk_format": "raw", "container_format": "bare", **more}
+    made = actor.do("glance.image.create", actor.rest, "image", "POST", "/v2/images", body)
+    path = f"/v2/images/{made['id']}/file"
+    actor.do("glance.image.upload", actor.rest, "image", "PUT", path, b"content" * 300, **_STREAM)
+    return str(made["id"])
+
+
+def glance(walk: Walk) -> None:
+    """Two people, one whole life; the other shares, stages and imports."""
+    alice, bob, carol, admin = (
+        *(walk.person(name) for name in ("alice", "bob", "carol")),
+        walk.admin(),
+    )
+    one = image(alice, f"image-{walk.tag}", min_disk=1)
+    api = alice.cloud.image
+    own: dict[str, Any] = {"id_of": lambda _: one}
+    alice.do("glance.image.update", api.update_image, one, name="renamed", os_distro="debian")
+    alice.do("glance.image.add_tag", api.add_tag, one, "gold", **own)
+    alice.do("glance.image.remove_tag", api.remove_tag, one, "gold", **own)
+    admin.do("glance.image.deactivate", admin.cloud.image.deactivate_image, one, **own)
+    path = f"/v2/images/{one}/file"
+    alice.do("glance.image.download_deactivated", alice.rest, "image", "GET", path, refused=True)
+    admin.do("glance.image.reactivate", admin.cloud.image.reactivate_image, one, **own)
+    alice.do("glance.image.download", alice.rest, "image", "GET", path)
+    alice.do("glance.image.update", api.update_image, one, visibility="shared")
+    member = walk.projects["beta"]
+    alice.do("glance.member.create", api.add_member, one, member_id=member, **own)
+    accept = bob.cloud.image.update_member
+    bob.do("glance.member.update", accept, member, one, status="accepted", **own)
+    alice.do("glance.member.delete", api.remove_member, member, one, **own)
+    delete = carol.cloud.image.delete_image
+    carol.do(
+        "glance.image.delete_forbidden", delete, one, ignore_missing=False, refused=True, **own
+    )
+    alice.do("glance.image.update", api.update_image, one, is_protected=True)
+    alice.do(
+        "glance.image.delete_protected", api.delete_image, one, ignore_missing=False, refused=True
+    )
+    alice.do("glance.image.update", api.update_image, one, is_protected=False)
+    alice.do("glance.image.delete", api.delete_image, one, ignore_missing=False, **own)
+    alice.do(
+        "glance.image.delete_gone",
+        api.delete_image,
+        one,
+        ignore_missing=False,
+        refused=True,
+        **own,
+    )
+    for disk_format in ("raw", "qcow2"):  # the second is none: its import fails
+        _import(bob, disk_format)
+    _too_big(walk, admin, bob)
+    _definitions(walk, admin)
+
+
+def _import(bob: Actor, disk_format: str) -> None:
+    body = {"name": "staged", "disk_format": disk_format, "container_format": "bare"}
+    made = bob.do("glance.image.create", bob.rest, "image", "POST", "/v2/images", body)
+    path = f"/v2/images/{made['id']}"
+    bob.do("glance.image.stage", bob.rest, "image", "PUT", f"{path}/stage", b"x" * 1000, **_STREAM)
+    how = {"method": {"name": "glance-direct"}}
+    what = "glance.image.import" if disk_format == "raw" else "glance.image.import_failing"
+    bob.do(what, bob.rest, "image", "POST", f"{path}/import", how)
+    if disk_format == "raw":
+        bob.until(lambda: str(bob.rest("image", "GET", path)["status"]), "active")
+    else:
+        time.sleep(5)
+    bob.do("glance.image.delete", bob.cloud.image.delete_image, made["id"], ignore_missing=False)
+
+
+def _too_big(walk: Walk, admin: Actor, bob: Actor) -> None:
+    """Upload something that breaks off: the size is said wrong."""
+    del walk, admin
+    body = {"name": "nothing", "disk_format": "raw", "container_format": "bare"}
+    made = bob.do("glance.image.create", bob.rest, "image", "POST", "/v2/images", body)
+    path = f"/v2/images/{made['id']}"
+    stated: dict[str, Any] = {**_STREAM, "x_openstack_image_size": "5"}
+    bob.do(
+        "glance.image.upload_failing",
+        bob.rest,
+        "image",
+        "PUT",
+        f"{path}/file",
+        b"more than five",
+        refused=True,
+        **stated,
+    )
+    bob.do("glance.image.delete", bob.cloud.image.delete_image, made["id"], ignore_missing=False)
+
+
+def _definitions(walk: Walk, admin: Actor) -> None:
+    """Walk a metadata definition's parts."""
+    space = f"Cloud::{walk.tag}"
+    base = "/v2/metadefs/namespaces"
+
+    def call(name: str, method: str, path: str, body: object = None) -> None:
+        admin.do(
+            f"glance.metadef_{name}",
+            admin.rest,
+            "image",
+            method,
+            f"{base}{path}",
+            body,
+            id_of=lambda _: space,
+        )
+
+    call("namespace.create", "POST", "", {"namespace": space, "visibility": "public"})
+    changed = {"namespace": space, "description": "changed"}
+    call("namespace.update", "PUT", f"/{space}", changed)
+    call("object.create", "POST", f"/{space}/objects", {"name": "one", "properties": {}})
+    call("object.delete", "DELETE", f"/{space}/objects/one")
+    call("tag.create", "POST", f"/{space}/tags/gold")
+    call("tag.delete", "DELETE", f"/{space}/tags/gold")
+    size = {"name": "size", "title": "size", "type": "integer"}
+    call("property.create", "POST", f"/{space}/properties", size)
+    call("property.delete", "DELETE", f"/{space}/properties/size")
+    call("namespace.delete", "DELETE", f"/{space}")

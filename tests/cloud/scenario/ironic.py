@@ -1,0 +1,103 @@
+"""Ironic: a node of fake hardware through its states, and what hangs on it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from tests.cloud.scenario.walk import Actor, Walk
+
+_VERSION: dict[str, Any] = {"X_OpenStack_Ironic_API_Version": "1.78"}
+
+
+def ironic(walk: Walk) -> None:
+    """Only administrators have to do with bare metal."""
+    admin, system, tag = walk.admin(), walk.system_admin(), walk.tag
+    body = {
+        "driver": "fake-hardware",
+        "name": f"node-{tag}",
+        "properties": {"cpus": 4, "memory_mb": 1024, "local_gb": 10, "cpu_arch": "x86_64"},
+        "resource_class": "baremetal",
+    }
+    node = _call(admin, "node.create", "POST", "/v1/nodes", body)["uuid"]
+    path = f"/v1/nodes/{node}"
+    own: dict[str, Any] = {"id_of": lambda _: node}
+    mac = f"52:54:00:{tag[0:2]}:{tag[2:4]}:{tag[4:6]}"
+    port = _call(admin, "port.create", "POST", "/v1/ports", {"node_uuid": node, "address": mac})[
+        "uuid"
+    ]
+    extra = [{"op": "add", "path": "/extra/foo", "value": "bar"}]
+    _call(admin, "node.update", "PATCH", path, extra, **own)
+    _call(admin, "port.update", "PATCH", f"/v1/ports/{port}", extra)
+    group = {"node_uuid": node, "name": f"group-{tag}"}
+    made = _call(admin, "portgroup.create", "POST", "/v1/portgroups", group)["uuid"]
+    _call(admin, "portgroup.delete", "DELETE", f"/v1/portgroups/{made}")
+    made = _call(system, "chassis.create", "POST", "/v1/chassis", {"description": "c"})["uuid"]
+    changed = [{"op": "replace", "path": "/description", "value": "d"}]
+    _call(system, "chassis.update", "PATCH", f"/v1/chassis/{made}", changed)
+    _call(system, "chassis.delete", "DELETE", f"/v1/chassis/{made}")
+    _call(
+        admin,
+        "node.update_invalid",
+        "PATCH",
+        path,
+        [{"op": "replace", "path": "/driver", "value": "none"}],
+        refused=True,
+    )
+
+    def state(of: str) -> str:
+        return str(admin.rest("baremetal", "GET", path, **_VERSION)[of])
+
+    def provision(name: str, target: str, *wanted: str) -> None:
+        where = f"{path}/states/provision"
+        _call(admin, f"node.{name}", "PUT", where, {"target": target}, **own)
+        admin.until(lambda: state("provision_state"), *wanted, bad=("clean failed",))
+
+    provision("manage", "manage", "manageable")
+    provision("inspect", "inspect", "manageable")
+    provision("provide", "provide", "available")
+    for target, wanted in (("power on", "power on"), ("rebooting", "power on")):
+        where = f"{path}/states/power"
+        _call(admin, f"node.{target.replace(' ', '_')}", "PUT", where, {"target": target}, **own)
+        admin.until(lambda: state("power_state"), wanted)
+        admin.until(lambda: state("target_power_state"), "None")
+        admin.until(lambda: state("reservation"), "None")
+    # Only a node whose power state is known is allocated.
+    allocation = {"resource_class": "baremetal", "name": f"allocation-{tag}"}
+    made = _call(admin, "allocation.create", "POST", "/v1/allocations", allocation)["uuid"]
+    where = f"/v1/allocations/{made}"
+    admin.until(
+        lambda: str(admin.rest("baremetal", "GET", where, **_VERSION)["state"]),
+        "active",
+        bad=("error",),
+    )
+    _call(admin, "allocation.delete", "DELETE", where)
+    # The state is reached before the conductor lets go of the node.
+    admin.until(lambda: state("reservation"), "None")
+    _call(admin, "node.set_maintenance", "PUT", f"{path}/maintenance", {"reason": "x"}, **own)
+    _call(admin, "node.unset_maintenance", "DELETE", f"{path}/maintenance", **own)
+    source = [
+        {"op": "add", "path": "/instance_info/image_source", "value": "http://127.0.0.1:9/none"},
+        {"op": "add", "path": "/instance_info/image_checksum", "value": "x"},
+    ]
+    _call(admin, "node.update", "PATCH", path, source, **own)
+    steps = [{"interface": "bios", "step": "apply_configuration", "args": {}, "priority": 10}]
+    template = {"name": f"CUSTOM_{tag.upper()}", "steps": steps}
+    made = _call(system, "deploy_template.create", "POST", "/v1/deploy_templates", template)["uuid"]
+    _call(system, "deploy_template.delete", "DELETE", f"/v1/deploy_templates/{made}")
+    provision("deploy", "active", "active", "deploy failed")
+    provision("undeploy", "deleted", "available")
+    for enabled in (True, False):
+        name = "start_console" if enabled else "stop_console"
+        where = f"{path}/states/console"
+        _call(admin, f"node.{name}", "PUT", where, {"enabled": enabled}, **own)
+        admin.until(lambda: state("console_enabled"), str(enabled))
+        admin.until(lambda: state("reservation"), "None")
+    _call(admin, "port.delete", "DELETE", f"/v1/ports/{port}")
+    _call(admin, "node.delete", "DELETE", path, **own)
+    _call(admin, "node.delete_gone", "DELETE", path, refused=True, **own)
+
+
+def _call(actor: Actor, name: str, method: str, path: str, body: object = None, **more: Any) -> Any:
+    return actor.do(
+        f"ironic.{name}", actor.rest, "baremetal", method, path, body, **_VERSION, **more
+    )

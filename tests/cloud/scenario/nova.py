@@ -1,0 +1,354 @@
+"""Nova: a server's whole life, and flavors, keys, aggregates, groups; servers that cannot be."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from tests.cloud.members import HOST, OTHER_HOST
+from tests.cloud.scenario.cinder import volume
+from tests.cloud.scenario.glance import image
+from tests.cloud.scenario.walk import Actor, Walk
+
+FLAVORS = {"small": (256, 1, 1), "medium": (512, 2, 2), "giant": (256, 1, 700_000)}
+
+
+def prepare(walk: Walk) -> None:
+    """Make the image and the flavors that servers are made of, once; have both hosts up."""
+    admin = walk.admin()
+    for one in services(admin):
+        own: dict[str, Any] = {"id_of": lambda _, one=one: one["id"]}
+        if one["forced_down"]:  # an earlier scenario broke off
+            set_service(admin, "force_up", one["id"], {"forced_down": False}, **own)
+        if one["status"] != "enabled":
+            set_service(admin, "enable", one["id"], {"status": "enabled"}, **own)
+    if not list(admin.cloud.image.images(name="base")):
+        image(admin, "base", visibility="public")
+    compute = admin.cloud.compute
+    for name, (ram, vcpus, disk) in FLAVORS.items():
+        if compute.find_flavor(name) is None:
+            admin.do(
+                "nova.flavor.create",
+                compute.create_flavor,
+                name=name,
+                ram=ram,
+                vcpus=vcpus,
+                disk=disk,
+            )
+
+
+def server(actor: Actor, net: Any, flavor: str = "small", call: str = "create", **more: Any) -> Any:
+    """Ask for a server."""
+    cloud = actor.cloud
+    return actor.do(
+        f"nova.server.{call}",
+        cloud.compute.create_server,
+        name=more.pop("name", "server"),
+        image_id=next(iter(cloud.image.images(name="base"))).id,
+        flavor_id=cloud.compute.find_flavor(flavor).id,
+        networks=[{"uuid": net.id}],
+        **more,
+    )
+
+
+def network(actor: Actor, cidr: str) -> Any:
+    """Make a network with a subnet."""
+    api = actor.cloud.network
+    net = actor.do("neutron.network.create", api.create_network, name="servers")
+    actor.do("neutron.subnet.create", api.create_subnet, network_id=net.id, ip_version=4, cidr=cidr)
+    return net
+
+
+def action(actor: Actor, name: str, one: Any, body: Mapping[str, object], version: str) -> None:
+    """Ask for an action that the SDK lacks."""
+    actor.do(
+        f"nova.server.{name}",
+        actor.rest,
+        "compute",
+        "POST",
+        f"/servers/{one.id}/action",
+        body,
+        OpenStack_API_Version=f"compute {version}",
+        id_of=lambda _: one.id,
+    )
+
+
+def nova(walk: Walk) -> None:
+    """One person walks a server's whole life; the other makes and removes one."""
+    prepare(walk)
+    admin, alice, bob = walk.admin(), walk.person("alice"), walk.person("bob")
+    _flavor(walk, admin)
+    _aggregate(walk, admin)
+    net = network(alice, "10.20.0.0/24")
+    key = alice.do(
+        "nova.keypair.create",
+        alice.cloud.compute.create_keypair,
+        name=f"key-{walk.tag}",
+        id_of=lambda made: made.name,
+    )
+    one = server(alice, net, key_name=key.name, name=f"server-{walk.tag}", metadata={"env": "lab"})
+    _life(admin, alice, one)
+    _devices(alice, one, net)
+    _cannot_be(admin, alice, net)
+    _many(alice, net)
+    alice.do("nova.server.delete", alice.cloud.compute.delete_server, one)
+    _gone(alice, one)
+    alice.do(
+        "nova.server.delete_gone",
+        alice.cloud.compute.delete_server,
+        one,
+        ignore_missing=False,
+        refused=True,
+    )
+    for each in alice.cloud.image.images(name=f"snapshot-{walk.tag}"):
+        alice.do("glance.image.delete", alice.cloud.image.delete_image, each)
+    alice.do(
+        "nova.keypair.delete",
+        alice.cloud.compute.delete_keypair,
+        key,
+        id_of=lambda _: key.name,
+    )
+    _remove(alice, net)
+    other = network(bob, "10.21.0.0/24")
+    two = server(bob, other, name="bob's")
+    bob.until(lambda: bob.cloud.compute.get_server(two.id).status, "ACTIVE", bad=("ERROR",))
+    bob.do("nova.server.force_delete", bob.cloud.compute.delete_server, two, force=True)
+    _gone(bob, two)
+    _remove(bob, other)
+    _service(admin)
+
+
+def _gone(actor: Actor, one: Any) -> None:
+    actor.until(lambda: actor.cloud.compute.get_server(one.id).status, "GONE", "DELETED")
+
+
+def _remove(actor: Actor, net: Any) -> None:
+    api = actor.cloud.network
+    for port in list(api.ports(network_id=net.id)):
+        actor.do("neutron.port.delete", api.delete_port, port)
+    actor.do("neutron.network.delete", api.delete_network, net)
+
+
+def _flavor(walk: Walk, admin: Actor) -> None:
+    do, api = admin.do, admin.cloud.compute
+    made = do(
+        "nova.flavor.create",
+        api.create_flavor,
+        name=f"flavor-{walk.tag}",
+        ram=64,
+        vcpus=1,
+        disk=1,
+        is_public=False,
+    )
+    own: dict[str, Any] = {"id_of": lambda _: made.id}
+    specs = {"hw:cpu_policy": "shared"}
+    do("nova.flavor.update_extra_specs", api.create_flavor_extra_specs, made, specs, **own)
+    project = walk.projects["alpha"]
+    do("nova.flavor.add_access", api.flavor_add_tenant_access, made, project, **own)
+    do("nova.flavor.remove_access", api.flavor_remove_tenant_access, made, project, **own)
+    do("nova.flavor.delete", api.delete_flavor, made)
+
+
+def _aggregate(walk: Walk, admin: Actor) -> None:
+    do, api = admin.do, admin.cloud.compute
+    made = do(
+        "nova.aggregate.create",
+        api.create_aggregate,
+        name=f"aggregate-{walk.tag}",
+        id_of=lambda made: str(made.id),
+    )
+    own: dict[str, Any] = {"id_of": lambda _: str(made.id)}
+    do("nova.aggregate.update", api.update_aggregate, made, name=f"renamed-{walk.tag}", **own)
+    do("nova.aggregate.add_host", api.add_host_to_aggregate, made, HOST, **own)
+    do("nova.aggregate.update_metadata", api.set_aggregate_metadata, made, {"k": "v"}, **own)
+    do("nova.aggregate.remove_host", api.remove_host_from_aggregate, made, HOST, **own)
+    do("nova.aggregate.delete", api.delete_aggregate, made, **own)
+
+
+def _life(admin: Actor, alice: Actor, one: Any) -> None:
+    """Everything that can be done to a server that runs."""
+    api = alice.cloud.compute
+    walk = alice.walk
+
+    def step(
+        call: str,
+        function: Callable[..., Any],
+        /,
+        *arguments: Any,
+        then: tuple[str, ...] = ("ACTIVE",),
+        **named: Any,
+    ) -> None:
+        alice.do(f"nova.server.{call}", function, one, *arguments, id_of=lambda _: one.id, **named)
+        settle(*then)
+
+    def settle(*wanted: str) -> None:
+        def state() -> str:
+            found = admin.cloud.compute.get_server(one.id)
+            return "busy" if found.task_state else str(found.status)
+
+        alice.until(state, *wanted, bad=("ERROR",))
+
+    settle("ACTIVE")
+    step("update", api.update_server, name="renamed")
+    step("update_metadata", api.set_server_metadata, role="web")
+    step("delete_metadata", api.delete_server_metadata, ["role"])
+    step("reboot_soft", api.reboot_server, "SOFT")
+    step("reboot_hard", api.reboot_server, "HARD")
+    step("pause", api.pause_server, then=("PAUSED",))
+    step("unpause", api.unpause_server)
+    step("suspend", api.suspend_server, then=("SUSPENDED",))
+    step("resume", api.resume_server)
+    step("stop", api.stop_server, then=("SHUTOFF",))
+    step("start", api.start_server)
+    step("lock", api.lock_server)
+    step("unlock", api.unlock_server)
+    step("resize", api.resize_server, api.find_flavor("medium"), then=("VERIFY_RESIZE",))
+    step("confirm_resize", api.confirm_server_resize)
+    step("resize", api.resize_server, api.find_flavor("small"), then=("VERIFY_RESIZE",))
+    step("revert_resize", api.revert_server_resize)
+    base = next(iter(alice.cloud.image.images(name="base"))).id
+    step("rebuild", api.rebuild_server, image=base, name="rebuilt")
+    step("create_image", api.create_server_image, f"snapshot-{walk.tag}")
+    step("shelve", api.shelve_server, then=("SHELVED", "SHELVED_OFFLOADED"))
+    action(admin, "shelve_offload", one, {"shelveOffload": None}, "2.1")
+    settle("SHELVED_OFFLOADED")
+    step("unshelve", api.unshelve_server)
+    step("rescue", api.rescue_server, then=("RESCUE",))
+    step("unrescue", api.unrescue_server)
+    live = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
+    action(admin, "live_migrate", one, live, "2.30")
+    time.sleep(2)
+    settle("ACTIVE")
+    action(admin, "migrate", one, {"migrate": None}, "2.1")
+    settle("VERIFY_RESIZE")
+    step("confirm_resize", api.confirm_server_resize)
+    for state in ("error", "active"):
+        reset = {"os-resetState": {"state": state}}
+        action(admin, f"reset_state_{state}", one, reset, "2.1")
+
+
+def _devices(alice: Actor, one: Any, net: Any) -> None:
+    do, cloud = alice.do, alice.cloud
+    own: dict[str, Any] = {"id_of": lambda _: one.id}
+    port = do("neutron.port.create", cloud.network.create_port, network_id=net.id)
+    attach, detach = cloud.compute.create_server_interface, cloud.compute.delete_server_interface
+    do("nova.server.attach_interface", attach, one, port_id=port.id, **own)
+    time.sleep(2)
+    do("nova.server.detach_interface", detach, port.id, server=one, **own)
+    disk = volume(alice)
+    store = cloud.block_storage
+    attach = cloud.compute.create_volume_attachment
+    do("nova.server.attach_volume", attach, one, volume_id=disk.id, **own)
+    alice.until(lambda: store.get_volume(disk.id).status, "in-use")
+    detach = cloud.compute.delete_volume_attachment
+    do("nova.server.detach_volume", detach, one, disk.id, **own)
+    alice.until(lambda: store.get_volume(disk.id).status, "available")
+    do("cinder.volume.delete", store.delete_volume, disk)
+
+
+def _cannot_be(admin: Actor, alice: Actor, net: Any) -> None:
+    """Servers for which there is no host, no port, no image."""
+    api = alice.cloud.compute
+    lost = server(alice, net, "giant", "create_no_valid_host")
+    alice.until(lambda: api.get_server(lost.id).status, "ERROR")
+    alice.do("nova.server.delete", api.delete_server, lost)
+    unbound = admin.do(
+        "neutron.network.create",
+        admin.cloud.network.create_network,
+        name="bound to no host",
+        project_id=alice.project_id,
+        provider_network_type="vlan",
+        provider_physical_network="phys2",
+    )
+    alice.do(
+        "neutron.subnet.create",
+        alice.cloud.network.create_subnet,
+        network_id=unbound.id,
+        ip_version=4,
+        cidr="10.40.0.0/24",
+    )
+    lost = server(alice, unbound, "small", "create_no_port")
+    alice.until(lambda: api.get_server(lost.id).status, "ERROR")
+    alice.do("nova.server.delete", api.delete_server, lost)
+    _gone(alice, lost)
+    admin.do("neutron.network.delete", admin.cloud.network.delete_network, unbound)
+    alice.do(
+        "nova.server.create_no_image",
+        api.create_server,
+        name="none",
+        image_id="11111111-1111-4111-8111-111111111111",
+        flavor_id=api.find_flavor("small").id,
+        networks=[{"uuid": net.id}],
+        refused=True,
+        id_of=lambda _: None,
+    )
+
+
+def _many(alice: Actor, net: Any) -> None:
+    """Two servers of one call, in a server group."""
+    api = alice.cloud.compute
+    name = f"many-{alice.walk.tag}"
+    group = alice.do(
+        "nova.server_group.create",
+        api.create_server_group,
+        name=name,
+        policies=["anti-affinity"],
+    )
+    base = next(iter(alice.cloud.image.images(name="base"))).id
+    body = {
+        "server": {
+            "name": name,
+            "imageRef": base,
+            "flavorRef": api.find_flavor("small").id,
+            "min_count": 2,
+            "max_count": 2,
+            "networks": [{"uuid": net.id}],
+        },
+        "os:scheduler_hints": {"group": group.id},
+    }
+    alice.do("nova.server.create_many", alice.rest, "compute", "POST", "/servers", body)
+    made = list(api.servers(name=name))
+    for one in made:
+        alice.until(lambda one=one: api.get_server(one.id).status, "ACTIVE", bad=("ERROR",))  # type: ignore[misc]
+        alice.do("nova.server.delete", api.delete_server, one)
+    for one in made:
+        _gone(alice, one)
+    alice.do("nova.server_group.delete", api.delete_server_group, group)
+
+
+def _service(admin: Actor) -> None:
+    api = admin.cloud.compute
+    found = next(one for one in services(admin) if one["host"] == OTHER_HOST)
+    own: dict[str, Any] = {"id_of": lambda _: found["id"]}
+    del api
+    for name, body in (
+        ("disable", {"status": "disabled", "disabled_reason": "a test"}),
+        ("enable", {"status": "enabled"}),
+    ):
+        set_service(admin, name, found["id"], body, **own)
+
+
+def services(admin: Actor) -> list[dict[str, Any]]:
+    """Give the compute services."""
+    answer = admin.rest(
+        "compute", "GET", "/os-services?binary=nova-compute", OpenStack_API_Version="compute 2.53"
+    )
+    found: list[dict[str, Any]] = answer["services"]
+    return found
+
+
+def set_service(
+    admin: Actor, name: str, identifier: str, body: Mapping[str, object], **own: Any
+) -> None:
+    """Change a compute service."""
+    admin.do(
+        f"nova.service.{name}",
+        admin.rest,
+        "compute",
+        "PUT",
+        f"/os-services/{identifier}",
+        body,
+        OpenStack_API_Version="compute 2.53",
+        **own,
+    )
