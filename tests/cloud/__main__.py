@@ -17,7 +17,7 @@ from tests.cloud.members import MEMBERS
 from tests.cloud.place import Place
 from tests.cloud.report import report
 from tests.cloud.scenario import run as run_scenario
-from tests.cloud.telling import clear, drain, sent
+from tests.cloud.telling import clear, drain, ever_sent
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
@@ -113,7 +113,7 @@ def capture(folder: Folder = _FOLDER) -> None:
     """Write tests/golden/ anew from everything that the services have sent here."""
     place = Place(folder)
     tokens = json.loads((place.folder / "tokens.json").read_text("utf-8"))
-    for service, count in write_golden(sent(place), tokens).items():
+    for service, count in write_golden(ever_sent(place), tokens, place.folder).items():
         _say(f"{service}: {count} files")
 
 

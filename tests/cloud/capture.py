@@ -3,7 +3,8 @@
 Called by ``__main__.py`` (``make golden``) with everything that the inner bus has seen. What is secret
 in a body is replaced by something made up of the same shape, so that scrubbing has its work and
 the repository holds no secret: `relay/scrub.py` finds the values, and the scenario's own tokens
-are looked for afterwards. All else is byte for byte as sent.
+are looked for afterwards; the folder of the cloud, in tracebacks, becomes `/srv/cloud`. All else is
+byte for byte as sent.
 """
 
 from __future__ import annotations
@@ -27,23 +28,27 @@ _PREFIXES = ("gAAAAA",)  # by which a Fernet token is known
 _KINDS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
 
 
-def write(sent: Iterable[Sent], tokens: Iterable[str], folder: Path = GOLDEN) -> dict[str, int]:
+def write(sent: Iterable[Sent], tokens: Iterable[str], cloud: Path) -> dict[str, int]:
     """Write the files anew; give how many for each service. Raises Failed if a token is left."""
     chosen: dict[tuple[str, str, str], str] = {}
     for one in sent:
         event_type = str(one.notification()["event_type"])
-        chosen.setdefault((one.exchange, one.routing_key, event_type), disguised(one))
+        chosen.setdefault((one.exchange, one.routing_key, event_type), _elsewhere(one, cloud))
     for token in tokens:
         if any(token in body for body in chosen.values()):
             raise Failed("a token of the scenario is left in what was captured: see relay/scrub.py")
     counts: dict[str, int] = {}
-    shutil.rmtree(folder, ignore_errors=True)
+    shutil.rmtree(GOLDEN, ignore_errors=True)
     for (exchange, routing_key, event_type), body in sorted(chosen.items()):
-        path = folder / exchange / f"{event_type.replace(':', '_')}.{routing_key}.json"
+        path = GOLDEN / exchange / f"{event_type.replace(':', '_')}.{routing_key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(body, "utf-8")
         counts[exchange] = counts.get(exchange, 0) + 1
     return counts
+
+
+def _elsewhere(one: Sent, cloud: Path) -> str:
+    return disguised(one).replace(str(cloud), "/srv/cloud")
 
 
 def disguised(one: Sent) -> str:

@@ -17,6 +17,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+from stackbus.services import BY_NAME
 from tests.cloud.telling import Sent
 
 TABLE = Path(__file__).parent / "told.toml"
@@ -107,18 +108,15 @@ def belonging(
             by_request[request] for request in _REQUEST.findall(one.body) if request in by_request
         }
         if not owners:
-            places = [
-                place
-                for word in set(_WORDS.findall(one.body)) & by_resource.keys()
-                for place in by_resource[word]
-            ]
-            # Users and projects stand in every body: they tell only in Keystone's own.
+            words = set(_WORDS.findall(one.body)) & by_resource.keys()
+            # Users and projects stand in every body: they tie what is about them, nothing else.
+            words -= people - {_resource(one)}
+            places = [place for word in words for place in by_resource[word]]
             own = [place for place in places if _service(calls[place]) == one.exchange]
-            others = [place for place in places if calls[place]["resource_id"] not in people]
             when = _time(one)
             latest = _audited(calls, audits, one, when)
             if latest is None:
-                latest = _latest(calls, sorted(own or others), one, table)
+                latest = _latest(calls, sorted(own or places), one, table)
             owners = set() if latest is None else {latest}
         for place in owners:
             found[place].append(number)
@@ -216,6 +214,15 @@ def _audited(
         if _service(call) == one.exchange and ran:
             return place
     return None
+
+
+def _resource(one: Sent) -> str | None:
+    notification = one.notification()
+    payload = notification["payload"]
+    service = BY_NAME.get(one.exchange)
+    if service is None or not isinstance(payload, Mapping):
+        return None
+    return service.resource(notification["event_type"], payload)
 
 
 def _service(call: Mapping[str, Any]) -> str:

@@ -11,8 +11,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +27,8 @@ from tests.cloud.place import Failed, Place
 
 WAYS = dict(zip(TOPICS, ((), ("--auth", "password")), strict=True))
 """How each topic's consumer logs in."""
+
+_PATIENCE = 180.0
 
 
 @dataclass(frozen=True)
@@ -43,23 +48,40 @@ class Sent:
 
 
 def drain(place: Place) -> None:
-    """Move what has been sent and told since the last time into the cloud's files."""
-    _keep(place.folder / "sent.jsonl", _sent(place))
-    for topic, how in WAYS.items():
-        secret = place.folder / f"{topic}.yaml"
-        write_private(secret, stackbus(place, "secret", topic))
-        done = subprocess.run(
-            [
-                *(sys.executable, "-m", "stackbus", "tail", "--secret", str(secret), *how),
-                *("-o", "json", "--until-idle", "8s"),
-            ],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        if done.returncode:
-            raise Failed(f"the consumer of {topic}: {done.stderr}")
-        _keep(place.folder / f"told-{topic}.jsonl", done.stdout.splitlines())
+    """Move what has been sent and told since the last time into the cloud's files.
+
+    Services tell of themselves at any time: it ends when nothing was sent while consumers read,
+    so that what was sent and what was told are about the same notifications. Raises Failed.
+    """
+    end = time.monotonic() + _PATIENCE
+    new = _sent(place)
+    while True:
+        _keep(place.folder / "sent.jsonl", new)
+        with ThreadPoolExecutor(len(WAYS)) as pool:
+            for topic, lines in zip(WAYS, pool.map(partial(_consumed, place), WAYS), strict=True):
+                _keep(place.folder / f"told-{topic}.jsonl", lines)
+        new = _sent(place)
+        if not new:
+            return
+        if time.monotonic() > end:
+            raise Failed(f"the services do not fall silent: {len(new)} notifications came")
+
+
+def _consumed(place: Place, topic: str) -> list[str]:
+    secret = place.folder / f"{topic}.yaml"
+    write_private(secret, stackbus(place, "secret", topic))
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "stackbus", "tail", "--secret", str(secret), *WAYS[topic]),
+            *("-o", "json", "--until-idle", "4s"),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise Failed(f"the consumer of {topic}: {done.stderr}")
+    return done.stdout.splitlines()
 
 
 def clear(place: Place) -> None:
@@ -77,6 +99,13 @@ def sent(place: Place) -> list[Sent]:
     """Give everything that was sent, in its order."""
     lines = (place.folder / "sent.jsonl").read_text("utf-8").splitlines()
     return [Sent(**json.loads(line)) for line in lines]
+
+
+def ever_sent(place: Place) -> list[Sent]:
+    """Give what was sent before the last scenario too: while services came up, and in between."""
+    earlier = place.folder / "before-sent.jsonl"
+    lines = earlier.read_text("utf-8").splitlines() if earlier.exists() else []
+    return [Sent(**json.loads(line)) for line in lines] + sent(place)
 
 
 def told(place: Place, topic: str) -> list[Mapping[str, Any]]:

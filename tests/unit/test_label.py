@@ -141,6 +141,15 @@ def test_captured_notifications_are_told_apart(captured: Captured) -> None:
     assert found.routing_key.split(".", 3)[3] == message["event_type"]
 
 
+@pytest.mark.parametrize(
+    "captured",
+    [one for one in golden() if one.service in ("cinder", "manila")],
+    ids=lambda c: f"{c.service}-{c.message()['event_type']}",
+)
+def test_on_the_shared_exchange_too(captured: Captured) -> None:
+    assert label("openstack", decode(captured.body)).service == captured.service
+
+
 def test_the_owner_is_told_where_the_notification_tells_it() -> None:
     told: dict[str, list[bool]] = {}
     for one in golden():

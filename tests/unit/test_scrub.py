@@ -280,9 +280,12 @@ LEAKS = {
         "payload.instance_properties.pci_requests._context.auth_token",
     },
     "dns.tsigkey.create": {"payload.secret"},
+    "dns.tsigkey.update": {"payload.secret"},
     "dns.tsigkey.delete": {"payload.secret"},
     "dns.zone_transfer_request.create": {"payload.key"},
+    "dns.zone_transfer_request.update": {"payload.key"},
     "dns.zone_transfer_request.delete": {"payload.key"},
+    "dns.zone_transfer_accept.create": {"payload.key"},
 }
 
 

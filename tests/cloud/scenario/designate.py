@@ -39,7 +39,9 @@ def designate(walk: Walk) -> None:
     accept = {"key": asked["key"], "zone_transfer_request_id": asked["id"]}
     _call(bob, "transfer_accept.create", "POST", "/v2/zones/tasks/transfer_accepts", accept)
     export = _call(bob, "export.create", "POST", f"{path}/tasks/export")["id"]
-    _call(bob, "export.delete", "DELETE", f"/v2/zones/tasks/exports/{export}")
+    there = f"/v2/zones/tasks/exports/{export}"
+    bob.until(lambda: str(bob.rest("dns", "GET", there)["status"]), "COMPLETE", bad=("ERROR",))
+    _call(bob, "export.delete", "DELETE", there)
     _call(bob, "zone.delete", "DELETE", path, id_of=lambda _: zone)
     bob.until(lambda: str(bob.rest("dns", "GET", path)["status"]), "GONE")
     _call(bob, "zone.delete_gone", "DELETE", path, refused=True)

@@ -29,6 +29,7 @@ def heat(walk: Walk) -> None:
         _change(alice, name, one, {name: None})
     _delete(alice, one)
     _snapshots(alice, walk)
+    _fragile(alice, walk)
     _failures(bob, walk)
 
 
@@ -83,6 +84,17 @@ def _snapshots(alice: Actor, walk: Walk) -> None:
     _call(alice, "snapshot.restore", "POST", f"{path}/{made['id']}/restore", stack)
     alice.until(lambda: _status(alice, stack), "RESTORE_COMPLETE")
     _call(alice, "snapshot.delete", "DELETE", f"{path}/{made['id']}", stack)
+    _delete(alice, stack)
+
+
+def _fragile(alice: Actor, walk: Walk) -> None:
+    """A volume's snapshot is a backup, and nobody here makes backups."""
+    name = f"fragile-{walk.tag}"
+    disk = {"type": "OS::Cinder::Volume", "properties": {"size": 1}}
+    stack = _create(alice, name, _template(disk=disk))
+    path = f"/stacks/{name}/{stack}/snapshots"
+    _call(alice, "snapshot.create_failing", "POST", path, stack, {"name": "snap"})
+    alice.until(lambda: _status(alice, stack), "SNAPSHOT_FAILED", bad=("SNAPSHOT_COMPLETE",))
     _delete(alice, stack)
 
 
