@@ -3,8 +3,8 @@
 Called by ``__main__.py`` (``make golden``) with everything that the inner bus has seen. What is secret
 in a body is replaced by something made up of the same shape, so that scrubbing has its work and
 the repository holds no secret: `relay/scrub.py` finds the values, and the scenario's own tokens
-are looked for afterwards; the folder of the cloud, in tracebacks, becomes `/srv/cloud`. All else is
-byte for byte as sent.
+are looked for afterwards; in tracebacks, the folder of the cloud becomes `/srv/cloud` and Python's
+`/usr`. All else is byte for byte as sent.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import random
 import re
 import shutil
 import string
+import sys
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,8 @@ from tests.cloud.telling import Sent
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 _PREFIXES = ("gAAAAA",)  # by which a Fernet token is known
+_DEEPEST = 4
+_ESCAPES = re.compile(r"(\\+(?:u[0-9a-fA-F]{4}|.))")  # must stay what they are
 _KINDS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
 
 
@@ -48,7 +51,7 @@ def write(sent: Iterable[Sent], tokens: Iterable[str], cloud: Path) -> dict[str,
 
 
 def _elsewhere(one: Sent, cloud: Path) -> str:
-    return disguised(one).replace(str(cloud), "/srv/cloud")
+    return disguised(one).replace(str(cloud), "/srv/cloud").replace(sys.base_prefix, "/usr")
 
 
 def disguised(one: Sent) -> str:
@@ -59,9 +62,11 @@ def disguised(one: Sent) -> str:
         return one.body
     body = one.body
     for secret in sorted(set(_hidden(one.body, scrubbed.body.decode())), key=len, reverse=True):
-        text = json.dumps(secret)[1:-1]
-        # In format 2.0 the notification is a text inside the text.
-        for written in dict.fromkeys((json.dumps(text)[1:-1], text)):
+        # A text inside a text inside a text: each is escaped once more.
+        forms = [secret]
+        for _ in range(_DEEPEST):
+            forms.append(json.dumps(forms[-1])[1:-1])
+        for written in reversed(forms):
             body = body.replace(written, _made_up(written))
     return body
 
@@ -101,7 +106,9 @@ def _made_up(secret: str) -> str:
     draw = random.Random(hashlib.sha256(secret.encode()).digest())
     start = next((len(one) for one in _PREFIXES if secret.startswith(one)), 0)
     made = []
-    for letter in secret[start:]:
-        kind = next((one for one in _KINDS if letter in one), "")
-        made.append(draw.choice(kind) if kind else letter)
+    for part in _ESCAPES.split(secret[start:]):
+        kept = _ESCAPES.fullmatch(part) is not None
+        for letter in part:
+            kind = "" if kept else next((one for one in _KINDS if letter in one), "")
+            made.append(draw.choice(kind) if kind else letter)
     return secret[:start] + "".join(made)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 
-from stackbus.relay.scrub import Scrubber
 from tests.cloud.capture import disguised
 from tests.cloud.telling import Sent
+
+from stackbus.relay.scrub import Scrubber
 
 TOKEN = "gAAAAABk" + "Ab3-" * 30
 
@@ -26,7 +27,7 @@ def test_secrets_become_others_of_the_same_shape_everywhere_and_always_the_same(
         {
             "auth_token": TOKEN,
             "again": f"see {TOKEN} here",
-            "inside": json.dumps({"password": 'quo"te\\d 1'}),
+            "inside": json.dumps({"password": 'quo"te\\d\nnew ä 1'}),
             "list": [{"secrets": ["one1", {"two": "Two2"}]}],
             "url": "rabbit://user:pass9word@host/",
         }
