@@ -15,6 +15,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -66,22 +67,34 @@ def run(
             supervisor.stop()
 
 
-def start_detached(settings: Settings, arguments: list[str], progress: Progress) -> None:
+def start_detached(
+    settings: Settings, deployment: Deployment | None, arguments: list[str], progress: Progress
+) -> None:
     """Start ``stackbus up`` with ``arguments`` as a process of its own; wait until it is ready.
 
-    Raises StackbusError with the end of its log if it does not get there.
+    It gets the deployment over its standard input. Raises StackbusError with the end of its log if
+    it does not get there.
     """
+    given = ["-f", "-"] if deployment is not None else []
+    text = "" if deployment is None else json.dumps(deployment.to_document())
     output = settings.state / "up.log"
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     progress("starting the private bus")
     with output.open("wb") as file:
         process = subprocess.Popen(  # noqa: S603 -- our own command
-            [sys.executable, "-m", "stackbus", "up", "--state", str(settings.state), *arguments],
-            stdin=subprocess.DEVNULL,
+            [
+                *(sys.executable, "-m", "stackbus", "up", "--state", str(settings.state)),
+                *given,
+                *arguments,
+            ],
+            stdin=subprocess.PIPE,
             stdout=file,
             stderr=file,
             start_new_session=True,
         )
+    assert process.stdin is not None
+    with suppress(BrokenPipeError), process.stdin as pipe:  # it says itself why it has ended
+        pipe.write(text.encode())
     shown = 0
     try:
         while not is_ready(settings, process.pid):

@@ -16,7 +16,16 @@ from pathlib import Path
 import pytest
 import yaml
 from tests.bus.test_relay import numbered
-from tests.conftest import Broker, Exposed, deployment, golden, publish, stackbus, wait_until
+from tests.conftest import (
+    Broker,
+    Exposed,
+    backlog,
+    deployment,
+    golden,
+    publish,
+    stackbus,
+    wait_until,
+)
 
 from stackbus.cli.app import app
 from stackbus.expose.deployment import Deployment
@@ -400,6 +409,30 @@ def test_tail_ends_cleanly_on_a_closed_pipe(
     assert done.stdout.splitlines()[-1] == "0", done.stderr
     assert "Traceback" not in done.stderr
     assert "BrokenPipe" not in done.stderr
+
+
+def test_tail_on_a_full_disk_says_so_and_acknowledges_nothing_more(
+    bus: Broker, expose: Callable[[Deployment], Exposed]
+) -> None:
+    expose(deployment("a"))
+    publish(bus, GOLDEN[:50])
+    path = FolderStore(bus.state / "secrets").path(NAMESPACE, "openstack-a-notifications")
+    wait_until(lambda: backlog(bus, "a") == 50)
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "stackbus", "tail", "--secret", str(path)],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert "No space left" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "RabbitMQ" not in done.stderr
+    left = sum(len(bus.drain("openstack-external", f"a.{word}")) for word in ("info", "error"))
+    assert left == 50
 
 
 def test_every_command_has_help_with_an_example() -> None:

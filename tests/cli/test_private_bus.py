@@ -49,6 +49,20 @@ def pid_of(bus: Broker, program: str) -> int:
     raise AssertionError(f"no {program}")
 
 
+def test_a_deployment_that_cannot_be_applied_is_not_kept(state: Path, file: Path) -> None:
+    stackbus("up", "-f", str(file), "--detach", state=state)
+    foreign = {"name": "c", "vhost": OUTER, "type": "fanout", "durable": True}
+    foreign |= {"auto_delete": False, "internal": False, "arguments": {}}
+    running(state).management.import_definitions({"exchanges": [foreign]})
+    stackbus("down", state=state)
+    file.write_text(yaml.safe_dump(deployment("c").to_document()))
+    refused = stackbus("up", "-f", str(file), "--detach", state=state, code=1)
+    assert "c" in refused.stderr
+    stackbus("up", "--detach", state=state)
+    told = json.loads(stackbus("status", "-o", "json", state=state).stdout)
+    assert told["topics"] == ["a", "b"]
+
+
 def test_up_status_down_and_up_again_is_the_same_bus(state: Path, file: Path) -> None:
     stackbus("up", "-f", str(file), "--detach", state=state)
     told = json.loads(stackbus("status", "-o", "json", state=state).stdout)

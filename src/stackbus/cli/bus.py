@@ -69,9 +69,7 @@ def up(
                             chosen, where, lambda one: one.plan(deployment), deployment, say
                         )
             else:
-                if deployment is not None:
-                    wiring.save_deployment(chosen, deployment)
-                private_bus.start_detached(chosen, _arguments(wish), say)
+                private_bus.start_detached(chosen, deployment, _arguments(wish), say)
         note(f"the bus is up in {chosen.state}; stop it with: stackbus down")
 
 

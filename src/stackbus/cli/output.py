@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -72,3 +73,8 @@ def errors() -> Iterator[None]:
     except StackbusError as error:
         stderr.print(f"stackbus: {error}", markup=False, style="red")
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        # The machine's, such as a full disk under our output; the interpreter would try again.
+        stderr.print(f"stackbus: {error}", markup=False, style="red")
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(1) from None

@@ -120,17 +120,22 @@ def consumer_parameters(
 def connected(
     parameters: list[Parameters],
 ) -> Iterator[pika.BlockingConnection]:
-    """Connect to the first host that answers, and close at the end; pika's errors become ours."""
+    """Connect to the first host that answers, and close at the end; pika's errors become ours.
+
+    Once it is connected, pika tells of a lost connection by errors of its own: an OSError is then
+    the caller's, a full disk or a closed pipe, and stays what it is.
+    """
     try:
         connection = _first_that_answers(parameters)
+    except (pika.exceptions.AMQPError, OSError) as error:
+        raise explained(error) from error
+    try:
         try:
             yield connection
         finally:
             if connection.is_open:
                 connection.close()
-    except (pika.exceptions.AMQPError, OSError) as error:
-        if isinstance(error, BrokenPipeError):
-            raise  # our own output, not the broker's connection
+    except pika.exceptions.AMQPError as error:
         raise explained(error) from error
 
 

@@ -98,12 +98,11 @@ def _run(
     deployment: Deployment, settings: Settings, folder: Path, advance: Callable[[str], None]
 ) -> tuple[list[Consumer], list[Row]]:
     advance("installing Keystone and Glance from PyPI, starting the private bus")
-    wiring.save_deployment(settings, deployment)
     with ThreadPoolExecutor() as pool:
         installing = [
             pool.submit(openstack.install, name, folder) for name in ("keystone", "glance")
         ]
-        private_bus.start_detached(settings, [], lambda _: None)
+        private_bus.start_detached(settings, deployment, [], lambda _: None)
         for one in installing:
             one.result()
     with wiring.bus(settings) as where:
