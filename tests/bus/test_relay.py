@@ -77,14 +77,13 @@ class Bus:
         return relay
 
     def wait_for_relays(self, count: int = 1) -> None:
-        wait_until(
-            lambda: (
-                (status := relay_status(self.broker.management, INNER)).state == "active"
-                and status.standby == count - 1
-            ),
-            30,
-            "no relay",
-        )
+        end = time.monotonic() + 60
+        while True:
+            status = relay_status(self.broker.management, INNER)
+            if status.state == "active" and status.standby == count - 1:
+                return
+            assert time.monotonic() < end, f"{status}\n{self.log()[-2000:]}"
+            time.sleep(0.1)
 
     def log(self) -> str:
         return (self.folder / "relay.log").read_text("utf-8")
