@@ -142,9 +142,10 @@ class Cloud:
         server = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
         if server is None:
             raise Failed("MariaDB is missing: apt install mariadb-server-core")
+        as_root = ["--user=root"] if os.getuid() == 0 else []
         if not (data / "mysql").exists():
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
-            command = ["mariadb-install-db", "--no-defaults", "--user=root", f"--datadir={data}"]
+            command = ["mariadb-install-db", "--no-defaults", *as_root, f"--datadir={data}"]
             place.run("mariadb", [*command, "--auth-root-authentication-method=normal"])
         first = place.folder / "databases.sql"
         first.touch(mode=0o600)
@@ -159,7 +160,7 @@ class Cloud:
         command = [
             server,
             "--no-defaults",
-            "--user=root",
+            *as_root,
             f"--datadir={data}",
             f"--socket={data}/mariadb.sock",
             f"--bind-address={LOOPBACK}",

@@ -7,6 +7,7 @@ service itself: its own ``conf/`` modules, its log, and what it refused to start
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,6 +132,7 @@ def keystone(place: Place) -> Member:
     conf["identity"] = {"password_hash_rounds": 4}
     conf["security_compliance"] = {"lockout_failure_attempts": 3, "lockout_duration": 300}
     manage = ("keystone-manage", "--config-file", str(place.etc("keystone") / "keystone.conf"))
+    owner = ("--keystone-user", str(os.getuid()), "--keystone-group", str(os.getgid()))
     urls = [
         part
         for kind in ("admin", "internal", "public")
@@ -141,8 +143,8 @@ def keystone(place: Place) -> Member:
         {"keystone.conf": ini(conf)},
         (
             (*manage, "db_sync"),
-            (*manage, "fernet_setup", "--keystone-user", "root", "--keystone-group", "root"),
-            (*manage, "credential_setup", "--keystone-user", "root", "--keystone-group", "root"),
+            (*manage, "fernet_setup", *owner),
+            (*manage, "credential_setup", *owner),
             # Its password comes from the environment: see Cloud.
             (*manage, "bootstrap", "--bootstrap-region-id", REGION, *urls),
         ),
