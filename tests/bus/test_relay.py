@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -359,16 +359,21 @@ class Proxy:
                 stack.callback(sink.close)
 
 
-def test_the_outer_bus_may_go_away_and_come_back(relayed: Bus) -> None:
-    proxy = Proxy(relayed.broker.description.ports.amqp)
-    relayed.start_relay(outer_port=proxy.port)
+def publish_in_the_middle_of(relayed: Bus, fault: Callable[[], None]) -> None:
+    """Let 500 notifications through, then send 3000, in the middle of which ``fault`` comes."""
     publish(relayed.broker, numbered(500))
     assert len(relayed.collect(500)) >= 500
     publisher = threading.Thread(target=publish, args=(relayed.broker, numbered(3000, 500)))
     publisher.start()
     time.sleep(0.4)
-    proxy.cut()
+    fault()
     publisher.join()
+
+
+def test_the_outer_bus_may_go_away_and_come_back(relayed: Bus) -> None:
+    proxy = Proxy(relayed.broker.description.ports.amqp)
+    relayed.start_relay(outer_port=proxy.port)
+    publish_in_the_middle_of(relayed, proxy.cut)
     time.sleep(4)
     proxy.down = False
     assert places(relayed.collect(3000)) == list(range(500, 3500))
@@ -381,13 +386,7 @@ def test_either_side_may_be_silent_for_a_minute(relayed: Bus, side: str) -> None
         relayed.start_relay(inner_port=proxy.port)
     else:
         relayed.start_relay(outer_port=proxy.port)
-    publish(relayed.broker, numbered(500))
-    assert len(relayed.collect(500)) >= 500
-    publisher = threading.Thread(target=publish, args=(relayed.broker, numbered(3000, 500)))
-    publisher.start()
-    time.sleep(0.4)
-    proxy.fall_silent()
-    publisher.join()
+    publish_in_the_middle_of(relayed, proxy.fall_silent)
     time.sleep(60)
     proxy.speak()
     # What was cut in the middle of its window may come twice, but first in order.
