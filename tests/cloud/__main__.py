@@ -17,6 +17,7 @@ from tests.cloud.members import MEMBERS
 from tests.cloud.place import Place
 from tests.cloud.report import report
 from tests.cloud.scenario import run as run_scenario
+from tests.cloud.scenario import with_used
 from tests.cloud.telling import clear, drain, ever_sent
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -74,7 +75,7 @@ def up(names: Names = None, folder: Folder = _FOLDER, *, keep_going: KeepGoing =
 @app.command()
 def scenario(names: Names = None, folder: Folder = _FOLDER) -> None:
     """Do what people do in a cloud that is up, and hold what was told against it."""
-    if not _scenario(Place(folder), _chosen(names)):
+    if not _scenario(Place(folder), with_used(_chosen(names))):
         raise typer.Exit(1)
 
 
@@ -83,7 +84,7 @@ def whole_test(names: Names = None, folder: Folder = _FOLDER) -> None:
     """Bring the cloud up, walk the scenario, check, take it down."""
     _interruptible()
     place = Place(folder)
-    chosen = _chosen(names)
+    chosen = with_used(_chosen(names))
     good = False
     try:
         Cloud(place, _say).up(chosen)

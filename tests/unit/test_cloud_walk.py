@@ -11,6 +11,7 @@ import pytest
 from keystoneauth1.exceptions import Conflict
 from openstack.compute.v2.server import Server
 from tests.cloud.place import Place
+from tests.cloud.scenario import with_used
 from tests.cloud.scenario.walk import REQUEST_ID, Actor, Stuck, Walk, identifier, section
 
 SERVER = "1b9f2b3e-0000-4000-8000-000000000001"
@@ -113,3 +114,15 @@ def test_the_record_is_saved_in_the_order_of_the_calls(
 )
 def test_the_id_of_what_a_call_returned(result: object, expected: str | None) -> None:
     assert identifier(result) == expected
+
+
+def test_a_scenario_of_some_services_brings_what_it_uses() -> None:
+    assert with_used(["glance"]) == ["keystone", "glance"]
+    assert with_used(["masakari"]) == [
+        "keystone",
+        "masakari",
+        "nova",
+        "glance",
+        "neutron",
+        "cinder",
+    ]

@@ -25,7 +25,22 @@ _SECTIONS = (nova, heat, cinder, neutron, designate, manila, ironic, keystone, g
 _AFTER = {masakari: ("masakari", "nova"), usage: ("cinder", "neutron")}
 """These need the cloud for themselves: one ends a host, one audits all that there is."""
 
+_USED: dict[str, tuple[str, ...]] = {
+    "nova": ("glance", "neutron", "cinder"),
+    "heat": ("neutron", "cinder"),
+    "masakari": ("nova",),
+}
+"""What a section uses besides its own service."""
+
 _AT_ONCE = 3
+
+
+def with_used(names: list[str]) -> list[str]:
+    """Give these services and all that their sections use, Keystone first of all."""
+    wanted = ["keystone", *names]
+    for name in wanted:
+        wanted += [used for used in _USED.get(name, ()) if used not in wanted]
+    return list(dict.fromkeys(wanted))
 
 
 def run(place: Place, members: list[str], progress: Callable[[str], None]) -> Walk:
