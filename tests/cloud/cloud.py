@@ -124,9 +124,9 @@ class Cloud:
         place = self.place
         file = place.folder / "deployment.json"
         file.write_text(json.dumps(_DEPLOYMENT), "utf-8")
-        if place.pid("bus") is None:
-            port = ("--port-amqp", str(place.port("amqp")))
-            stackbus(place, "up", "-f", str(file), "--detach", *port)
+        # A bus that is up already stays as it is.
+        port = ("--port-amqp", str(place.port("amqp")))
+        stackbus(place, "up", "-f", str(file), "--detach", *port)
         told = status(place)
         who = (str(told["username"]), str(told["password"]))
         with httpx.Client(timeout=30, auth=who) as http:

@@ -63,8 +63,8 @@ class Place:
         for name, port in self._ports.items():
             if not is_free(LOOPBACK, port):
                 raise Failed(
-                    f"port {port}, this cloud's {name}, is in use by another process: end that one, "
-                    f"or begin anew: rm -rf {self.folder}"
+                    f"port {port}, this cloud's {name}, is in use: by what is left of it "
+                    f"(make cloud-down), or by another process; else begin anew: rm -rf {self.folder}"
                 )
 
     def url(self, name: str, path: str = "") -> str:
