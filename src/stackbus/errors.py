@@ -5,10 +5,16 @@
     |   +-- InvalidDeployment   lists every mistake of an OpenStackDeployment
     +-- BrokerError          1  RabbitMQ refused, or answered what it should not
     |   +-- BrokerUnreachable   nobody answers: try again later
+    +-- KubernetesError      1  Kubernetes refused, or does not allow it
+    |   +-- KubernetesUnreachable   nobody answers, or too busy: try again later
+    +-- Waiting              1  something else must come first; the message says what
     +-- Conflict             1  something of that name exists and is not ours
-    +-- Unreadable           1  a body that is no notification (the relay quarantines it)
+    +-- HistoryError         1  the history refused, or cannot be read by this stackbus
+    |   +-- HistoryUnreachable    away, or full: try again later
+    +-- OpenSearchError      1  OpenSearch does not answer, or refuses
+    +-- Unreadable           1  a body that is no notification (relay and recorder quarantine it)
 
-The doors (cli/, later operator/) catch StackbusError and nothing wider; the rooms that speak
+The doors (cli/, operator/) catch StackbusError and nothing wider; the rooms that speak
 to other systems (clients/, broker/) translate foreign errors into these at one place each.
 """
 
@@ -61,6 +67,30 @@ class BrokerError(StackbusError):
 
 class BrokerUnreachable(BrokerError):
     """RabbitMQ does not answer."""
+
+
+class KubernetesError(StackbusError):
+    """Kubernetes refused a request, or does not allow it."""
+
+
+class KubernetesUnreachable(KubernetesError):
+    """Kubernetes does not answer, or only that it is busy."""
+
+
+class HistoryError(StackbusError):
+    """The history refused, or holds what this stackbus cannot read."""
+
+
+class HistoryUnreachable(HistoryError):
+    """The history does not answer, or has no room: it may later."""
+
+
+class OpenSearchError(StackbusError):
+    """OpenSearch does not answer, or refuses."""
+
+
+class Waiting(StackbusError):
+    """Something else must come first."""
 
 
 class Conflict(StackbusError):

@@ -16,8 +16,8 @@ from pathlib import Path
 from stackbus.errors import StackbusError
 
 
-def write_private(path: Path, text: str) -> None:
-    """Write ``text`` to ``path`` wholly or not at all, readable by its owner only.
+def write_private(path: Path, content: str | bytes) -> None:
+    """Write ``content`` to ``path`` wholly or not at all, readable by its owner only.
 
     Raises StackbusError (disk full, no permission); the old file then still stands.
     """
@@ -25,8 +25,8 @@ def write_private(path: Path, text: str) -> None:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name[:100]}.")
         try:
-            with os.fdopen(handle, "w", encoding="utf-8") as file:
-                file.write(text)
+            with os.fdopen(handle, "wb") as file:
+                file.write(content.encode() if isinstance(content, str) else content)
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)  # noqa: PTH105 -- rename over, in one step

@@ -2,7 +2,7 @@
 
 Called by ``__main__.py`` (``make golden``) with everything that the inner bus has seen. What is secret
 in a body is replaced by something made up of the same shape, so that scrubbing has its work and
-the repository holds no secret: `relay/scrub.py` finds the values, and the scenario's own tokens
+the repository holds no secret: `events/scrub.py` finds the values, and the scenario's own tokens
 are looked for afterwards; in tracebacks, the folder of the cloud becomes `/srv/cloud` and Python's
 `/usr`. All else is byte for byte as sent.
 """
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from stackbus.relay.scrub import MASK, Scrubber
+from stackbus.events.scrub import MASK, Scrubber
 from tests.cloud.place import Failed
 from tests.cloud.telling import Sent
 
@@ -39,7 +39,9 @@ def write(sent: Iterable[Sent], tokens: Iterable[str], cloud: Path) -> dict[str,
         chosen.setdefault((one.exchange, one.routing_key, event_type), _elsewhere(one, cloud))
     for token in tokens:
         if any(token in body for body in chosen.values()):
-            raise Failed("a token of the scenario is left in what was captured: see relay/scrub.py")
+            raise Failed(
+                "a token of the scenario is left in what was captured: see events/scrub.py"
+            )
     counts: dict[str, int] = {}
     shutil.rmtree(GOLDEN, ignore_errors=True)
     for (exchange, routing_key, event_type), body in sorted(chosen.items()):

@@ -7,7 +7,7 @@ import json
 from tests.cloud.capture import disguised
 from tests.cloud.telling import Sent
 
-from stackbus.relay.scrub import Scrubber
+from stackbus.events.scrub import Scrubber
 
 TOKEN = "gAAAAABk" + "Ab3-" * 30
 

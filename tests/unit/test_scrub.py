@@ -12,7 +12,7 @@ from tests.conftest import Captured, golden
 
 from stackbus.errors import Unreadable
 from stackbus.events.envelope import decode
-from stackbus.relay.scrub import MASK, Scrubber
+from stackbus.events.scrub import MASK, Scrubber
 
 SCRUBBER = Scrubber()
 FERNET = "gAAAAABn" + "Zx3-_q" * 25
@@ -309,3 +309,63 @@ def test_of_captured_notifications_the_known_leaks_go_and_nothing_else(captured:
         assert new.pop(last) == MASK
         assert re.search(r"\w{8}", str(old.pop(last)))
     assert after == before
+
+
+CANARY = "c4n4ry-Zx3q"
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        f'{{"event_type": "x", "payload": {{"password": "{CANARY}"',
+        f'{{"a": "{{\\"admin_password\\": \\"{CANARY}\\", \\"b\\": 1}}", "cut": ',
+        f"Payload={{'adminPass': '{CANARY}', 'o': <object at 0x1>}}",
+        f"Payload={{'adminPass': \"{CANARY}'s\", 'o': <object at 0x1>}}",
+        f"{{'user_data': b'{CANARY}', 'x': <y>}}",
+        f'{{"password": "{CANARY}", "password": "twice"}}',
+        f'{{"dns": {{"key": "{CANARY}"}}, "x": ',
+        f'{{"password" : "\\"{CANARY}", "x": ',
+        f'{{"secret": "{CANARY}',
+        f'["token", {{"token": "{CANARY}"}}',
+    ],
+)
+def test_what_is_not_whole_keeps_no_secret_under_a_telling_name(data: str) -> None:
+    masked = SCRUBBER.without_secrets(data.encode())
+    assert CANARY.encode() not in masked
+    assert MASK.encode() in masked
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x00\xff\xfe random bytes \x80",
+        b'{"password": null, "token_id": "t", "cut": ',
+        b'{"password_expires_at": "2026", ',
+        b"",
+        b"[" * 5000,
+    ],
+)
+def test_what_holds_no_secret_stays_byte_for_byte(data: bytes) -> None:
+    assert SCRUBBER.without_secrets(data) == data
+
+
+def test_a_shape_is_masked_between_any_bytes() -> None:
+    data = b"\xff\x00" + FERNET.encode() + b"\x00\xfe"
+    assert SCRUBBER.without_secrets(data) == b"\xff\x00***\x00\xfe"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=300))
+def test_any_bytes_are_searched_without_an_error(data: bytes) -> None:
+    SCRUBBER.without_secrets(data)
+
+
+@pytest.mark.parametrize("value", ['"}' + CANARY, '",' + CANARY, '"]' + CANARY, '\\"},' + CANARY])
+@pytest.mark.parametrize("depth", [0, 1, 2])
+def test_a_secret_that_begins_with_a_quote_is_no_empty_text(value: str, depth: int) -> None:
+    payload: object = {"password": value, "x": 1}
+    for _ in range(depth):
+        payload = {"inner": json.dumps(payload)}
+    body = notification(payload)
+    assert not SCRUBBER.is_clear(body)
+    assert CANARY.encode() not in SCRUBBER.scrub(body, "x").body

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stackbus.services.service import Payload, Service, text
+from stackbus.services.service import Payload, Resource, Service, picked, text
 
 
 def project(event_type: str, payload: Payload) -> str | None:
@@ -18,6 +18,21 @@ def resource(event_type: str, payload: Payload) -> str | None:
     return identity.rpartition("/")[2] if identity else None
 
 
+_ATTRIBUTES = {"state": "state", "state_reason": "reason"}
+
+
+def read(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the stack; of autoscaling, the stack that the group is in."""
+    return [
+        Resource(
+            resource(event_type, payload) or "",
+            text(payload.get("stack_name")) or "",
+            project(event_type, payload) or "",
+            picked(payload, _ATTRIBUTES),
+        )
+    ]
+
+
 HEAT = Service(
     name="heat",
     type="orchestration",
@@ -25,4 +40,6 @@ HEAT = Service(
     event_types=("orchestration",),
     project=project,
     resource=resource,
+    read=read,
+    resources={"orchestration.stack": "stack", "orchestration.autoscaling": "stack"},
 )

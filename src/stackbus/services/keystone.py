@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from stackbus.services.service import Option, Payload, Service, inside, text
+from stackbus.services.service import (
+    Option,
+    Payload,
+    Resource,
+    Service,
+    inside,
+    picked,
+    text,
+)
 
 
 def project(event_type: str, payload: Payload) -> str | None:
@@ -25,6 +33,32 @@ def resource(event_type: str, payload: Payload) -> str | None:
     return text(payload.get("resource_info"))
 
 
+_ATTRIBUTES = {
+    "project": "project_id",
+    "domain": "domain_id",
+    "user": "user_id",
+    "group": "group_id",
+    "role": "role_id",
+    "inherited_to_projects": "inherited_to_projects",
+}
+_REASON = {"reasonType": "reason", "reasonCode": "reason_code"}
+
+
+def read(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource; of a login the user, of an assignment the role and who has it where."""
+    name = ""
+    if event_type == "identity.authenticate":
+        name = text(inside(payload, "initiator", "name")) or ""
+    return [
+        Resource(
+            resource(event_type, payload) or "",
+            name,
+            project(event_type, payload) or "",
+            {**picked(payload, _ATTRIBUTES), **picked(payload.get("reason"), _REASON)},
+        )
+    ]
+
+
 KEYSTONE = Service(
     name="keystone",
     type="identity",
@@ -32,6 +66,31 @@ KEYSTONE = Service(
     event_types=("identity",),
     project=project,
     resource=resource,
+    read=read,
+    resources={
+        "identity.user": "user",
+        "identity.group": "group",
+        "identity.project": "project",
+        "identity.domain": "domain",
+        "identity.role": "role",
+        "identity.role_assignment": "role_assignment",
+        "identity.region": "region",
+        "identity.service": "service",
+        "identity.endpoint": "endpoint",
+        "identity.policy": "policy",
+        "identity.credential": "credential",
+        "identity.application_credential": "application_credential",
+        "identity.access_rule": "access_rule",
+        "identity.registered_limit": "registered_limit",
+        "identity.limit": "limit",
+        "identity.OS-TRUST:trust": "trust",
+        "identity.OS-FEDERATION:identity_provider": "identity_provider",
+        "identity.OS-FEDERATION:mapping": "mapping",
+        "identity.OS-FEDERATION:protocol": "federation_protocol",
+        "identity.OS-FEDERATION:service_provider": "service_provider",
+        "identity.authenticate": "user",
+    },
+    actions={"": "login"},
     options=(
         Option(
             "DEFAULT", "notification_format", "cadf", "say who did it, from where; basic does not"

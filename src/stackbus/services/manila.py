@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from stackbus.services.service import Payload, Service, inside, text
+from stackbus.services.service import Payload, Resource, Service, inside, picked, text
 
 
 def project(event_type: str, payload: Payload) -> str | None:
@@ -21,6 +21,35 @@ def resource(event_type: str, payload: Payload) -> str | None:
     kind = event_type.partition(".")[0]
     kind = {"scheduler": "share", "share_type_extra_specs": "type"}.get(kind, kind)
     return text(payload.get(f"{kind}_id")) or text(inside(payload.get(f"{kind}s"), "id"))
+
+
+_ATTRIBUTES = {
+    "size": "size_gb",
+    "share_type": "share_type",
+    "proto": "protocol",
+    "share_proto": "protocol",
+    "status": "state",
+    "state": "state",
+    "availability_zone": "availability_zone",
+    "host": "host",
+    "share_group_id": "share_group_id",
+    "snapshot_id": "snapshot_id",
+    "reason": "reason",
+}
+
+
+def read(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource; of the scheduler, the share that was wished for."""
+    wish = inside(payload, "request_spec", "share_properties")
+    inner = payload.get(f"{event_type.partition('.')[0]}s")
+    return [
+        Resource(
+            resource(event_type, payload) or "",
+            text(payload.get("name")) or text(inside(inner, "name")) or "",
+            project(event_type, payload) or "",
+            {**picked(wish, _ATTRIBUTES), **picked(payload, _ATTRIBUTES)},
+        )
+    ]
 
 
 MANILA = Service(
@@ -42,6 +71,25 @@ MANILA = Service(
     ),
     project=project,
     resource=resource,
+    read=read,
+    resources={
+        "share": "share",
+        "share_type": "share_type",
+        "share_type_extra_specs": "share_type",
+        "share_group": "share_group",
+        "share_server": "share_server",
+        "scheduler.create_share_group": "share_group",
+        "scheduler": "share",
+    },
+    actions={
+        "create_share": "create",
+        "migrate_share": "migrate",
+        "manage_share": "manage",
+        "extend_share": "extend",
+        "share_type_extra_specs.create": "update",
+        "share_type_extra_specs.delete": "update",
+        "scheduler.create_share_group": "create",
+    },
     exchange_why=(
         "an exchange of its own; the default, openstack, is shared with Cinder. "
         "It moves Manila's RPC too: set it on all of Manila's processes at once"

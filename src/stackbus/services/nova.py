@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from stackbus.services.service import Option, Payload, Service, inside, text
+from stackbus.services.service import (
+    AUDIT_PERIOD,
+    Option,
+    Payload,
+    Resource,
+    Service,
+    inside,
+    picked,
+    text,
+)
 
 
 def project(event_type: str, payload: Payload) -> str | None:
@@ -38,6 +47,102 @@ def resource(event_type: str, payload: Payload) -> str | None:
     return str(number) if isinstance(number, int) else text(number)
 
 
+_OBJECT = "nova_object.data"
+_ATTRIBUTES = {
+    "vcpus": "vcpus",
+    "memory_mb": "memory_mb",
+    "disk_gb": "disk_gb",
+    "root_gb": "root_gb",
+    "ephemeral_gb": "ephemeral_gb",
+    "swap": "swap_mb",
+    "instance_type": "flavor",
+    "instance_flavor_id": "flavor_id",
+    "image_uuid": "image_id",
+    "state": "state",
+    "state_description": "task_state",
+    "task_state": "task_state",
+    "new_task_state": "task_state",
+    "old_state": "old_state",
+    "power_state": "power_state",
+    "availability_zone": "availability_zone",
+    "host": "host",
+    "node": "node",
+    "host_name": "host",
+    "volume_id": "volume_id",
+    "binary": "binary",
+    "disabled": "disabled",
+    "forced_down": "forced_down",
+    "disabled_reason": "reason",
+    "policy": "policy",
+    "old_display_name": "old_name",
+    **AUDIT_PERIOD,
+}
+_SERVER_ALONE = {"host_name"}  # there it is the guest's own name, not where it runs
+_FLAVOR = {
+    "vcpus": "vcpus",
+    "memory_mb": "memory_mb",
+    "root_gb": "root_gb",
+    "ephemeral_gb": "ephemeral_gb",
+    "swap": "swap_mb",
+    "name": "flavor",
+    "flavorid": "flavor_id",
+}
+_OF_A_SERVER = {k: v for k, v in _ATTRIBUTES.items() if k not in _SERVER_ALONE}
+_ABOUT_A_SERVER = ("compute.instance", "instance", "scheduler", "compute_task")
+
+
+def read(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource, in Nova's three shapes: legacy, versioned, and a request's."""
+    data = payload.get(_OBJECT, payload)
+    if not isinstance(data, dict):
+        return [Resource()]
+    server = event_type.startswith(_ABOUT_A_SERVER)
+    request = data if "num_instances" in data else data.get("request_spec")
+    request = inside(request, _OBJECT) or request
+    attributes = _request(request)
+    attributes |= picked(inside(data, "flavor", _OBJECT), _FLAVOR)
+    attributes |= picked(data, _OF_A_SERVER if server else _ATTRIBUTES)
+    attributes |= picked(inside(data, "state_update", _OBJECT), _OF_A_SERVER)
+    attributes |= picked(inside(data, "audit_period", _OBJECT), AUDIT_PERIOD)
+    root, ephemeral = attributes.get("root_gb"), attributes.get("ephemeral_gb")
+    if isinstance(root, int) and isinstance(ephemeral, int):
+        attributes["disk_gb"] = root + ephemeral
+    if server and (image := text(data.get("image_ref_url"))):
+        attributes["image_id"] = image.rpartition("/")[2]
+    if reason := _reason(data):
+        attributes["reason"] = reason
+    return [
+        Resource(
+            resource(event_type, payload)
+            or text(inside(request, "instance_uuid"))
+            or text(inside(request, "instance_properties", "uuid"))
+            or "",
+            text(data.get("display_name"))
+            or text(data.get("name"))
+            or text(data.get("key_name"))
+            or "",
+            project(event_type, payload) or "",
+            attributes,
+        )
+    ]
+
+
+def _request(request: object) -> dict[str, str | int | float | bool]:
+    """Read what was asked of the scheduler: legacy dict or versioned object."""
+    flavor = inside(request, "instance_type") or inside(request, "flavor", _OBJECT)
+    image = text(inside(request, "image", "id")) or text(inside(request, "image", _OBJECT, "id"))
+    return {**picked(flavor, _FLAVOR), **({"image_id": image} if image else {})}
+
+
+def _reason(data: Payload) -> str:
+    """Read why it failed: a versioned fault's message, a legacy message or exception."""
+    for name in ("fault", "reason"):
+        told = inside(data, name, _OBJECT, "exception_message") or data.get(name)
+        if found := text(told):
+            return found
+    return (text(data.get("message")) or "") if "exception" in data else ""
+
+
 NOVA = Service(
     name="nova",
     type="compute",
@@ -59,6 +164,40 @@ NOVA = Service(
     ),
     project=project,
     resource=resource,
+    read=read,
+    resources={
+        "compute.instance": "server",
+        "compute_task": "server",
+        "instance": "server",
+        "scheduler": "server",
+        "aggregate": "aggregate",
+        "flavor": "flavor",
+        "keypair": "keypair",
+        "server_group": "server_group",
+        "servergroup": "server_group",
+        "service": "service",
+        "volume": "volume",
+    },
+    actions={
+        # Legacy names become those of the versioned format (nova/notifications/objects).
+        "addhost": "add_host",
+        "removehost": "remove_host",
+        "updatemetadata": "update_metadata",
+        "updateprop": "update",
+        "update_prop": "update",
+        "addmember": "add_member",
+        "finish_resize": "resize_finish",
+        "live_migration__post": "live_migration_post",
+        "volume_attach": "attach_volume",
+        "volume_detach": "detach_volume",
+        "volume_swap": "swap_volume",
+        "interface_attach": "attach_interface",
+        "interface_detach": "detach_interface",
+        "select_destinations": "schedule",
+        "build_instances": "create",
+        "rebuild_server": "rebuild",
+        "migrate_server": "migrate",
+    },
     options=(
         Option(
             "DEFAULT",

@@ -97,6 +97,16 @@ _SQUEEZE_NAME = str.maketrans("", "", _SEPARATORS.decode())
 
 _SECRET_FIELDS = tuple((prefix, field) for service in SERVICES for prefix, field in service.secrets)
 
+_ALL_FIELDS = frozenset(field for _, field in _SECRET_FIELDS)
+_NAME = re.compile(r"""(?P<quote>\\*["'])(?P<name>[\w.\- ]{1,100})(?P=quote)\s*:\s*""")
+_VALUE = re.compile(
+    r"""(?P<open>[bu]?(?P<end>\\*["'])).+?(?P<close>(?<!\\)(?P=end)|\Z)"""
+    r"""|(?!null|true|false|None|True|False)[-+.\w]+""",
+    re.DOTALL,
+)
+"""A name and its value in what looks like JSON or like Python, with quotes escaped any number of
+times; a value that is cut short reaches to the end."""
+
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
@@ -124,9 +134,11 @@ class Scrubber:
         self._shapes += self._extra
         endings = "|".join(HARMLESS_ENDINGS)
         self._harmless_name = re.compile(rf"(?:{endings})\Z")
-        # After a telling word: the rest of a name whose value cannot be a secret.
+        # After a telling word: the rest of a name whose value cannot be a secret. An empty text
+        # is two quotes like the one that ended the name: one with more escapes begins a value.
         self._harmless_rest = re.compile(
-            rf"[a-z0-9]*?(?:(?:{endings})\\*\":|\\*\":(?:null|true|false|\\*\"\\*\"|\[\]|{{}})[,}}\]])".encode()
+            rf"[a-z0-9]*?(?:(?:{endings})\\*\":"
+            rf"|(?P<quote>\\*\"):(?:null|true|false|(?P=quote)(?P=quote)|\[\]|{{}})[,}}\]])".encode()
         )
 
     def scrub(self, body: bytes, event_type: str) -> Scrubbed:
@@ -140,15 +152,19 @@ class Scrubber:
         )
         if not fields and self.is_clear(body):
             return Scrubbed(body)
+        return self._walked(body, fields)
+
+    def without_secrets(self, data: bytes) -> bytes:
+        """Mask what can be found of secrets in ``data`` that is no notification, or not whole.
+
+        JSON is walked as ``scrub`` does; in anything else, values that stand after a telling name
+        and what has a telling shape are masked. All else stays as it is.
+        """
         try:
-            tree = json.loads(body, object_pairs_hook=_unique)
-            walk = _Walk(self, fields)
-            tree = walk.value(tree, "")
-            if not walk.paths:
-                return Scrubbed(body)
-            return Scrubbed(json.dumps(tree).encode(), tuple(walk.paths))
-        except (ValueError, RecursionError) as error:
-            raise Unreadable(f"cannot be searched for secrets: {type(error).__name__}") from error
+            return self._walked(data, _ALL_FIELDS).body
+        except Unreadable:
+            text = self._without_named(data.decode("latin-1"))
+            return self.without_shapes(text).encode("latin-1", "replace")
 
     def is_clear(self, body: bytes) -> bool:
         """Tell by a look at the bytes that no secret can be in ``body``; when unsure, False."""
@@ -180,6 +196,30 @@ class Scrubber:
         for shape in self._shapes:
             text = shape.sub(_masked, text)
         return text
+
+    def _walked(self, body: bytes, fields: frozenset[str]) -> Scrubbed:
+        try:
+            tree = json.loads(body, object_pairs_hook=_unique)
+            walk = _Walk(self, fields)
+            tree = walk.value(tree, "")
+            if not walk.paths:
+                return Scrubbed(body)
+            return Scrubbed(json.dumps(tree).encode(), tuple(walk.paths))
+        except (ValueError, RecursionError) as error:
+            raise Unreadable(f"cannot be searched for secrets: {type(error).__name__}") from error
+
+    def _without_named(self, text: str) -> str:
+        """Mask what stands after a telling name in a text that is no JSON."""
+        parts, done = [], 0
+        while name := _NAME.search(text, done):
+            parts.append(text[done : name.end()])
+            done = name.end()
+            if name["name"] in _ALL_FIELDS or self.is_telling(name["name"]):
+                value = _VALUE.match(text, done)
+                if value is not None:
+                    parts.append((value["open"] or "") + MASK + (value["close"] or ""))
+                    done = value.end()
+        return "".join(parts) + text[done:]
 
 
 class _Walk:
@@ -263,7 +303,8 @@ def _may_be_secret(value: object) -> bool:
     if value is None or isinstance(value, bool):
         return False
     if isinstance(value, str):
-        return bool(value.strip("*"))
+        # What is nothing but separators is empty to the look, and no secret.
+        return bool(value.translate(_SQUEEZE_NAME).strip("*"))
     return bool(value) or isinstance(value, int | float)
 
 
