@@ -20,7 +20,7 @@ from stackbus.errors import BrokerError, BrokerUnreachable, Conflict, InputError
 from stackbus.expose.apply import Exposure
 from stackbus.expose.credentials import is_password
 from stackbus.expose.deployment import NOTHING, Deployment, Queue, Topic
-from stackbus.expose.secrets import NAMESPACE, Secret
+from stackbus.expose.secrets import NAMESPACE, OWN_NAMESPACE, Secret
 
 OUTER = "openstack-external"
 
@@ -234,11 +234,25 @@ def test_an_edited_secret_is_mended(clean: Broker, tmp_path: Path, edit: str) ->
         key = {"certificate": "client_cert"}.get(edit, edit)
         control.store.write(Secret(NAMESPACE, name, {**secret, key: "edited"}))
     apply(control, deployment("a"))
-    mended = secret_of(control, "a")
-    assert mended["username"] == "a.g1"
-    assert "BEGIN CERTIFICATE" in mended["client_cert"]
+    assert secret_of(control, "a") == secret
     assert control.plan(deployment("a")).steps == ()
-    # What the Secret says opens the door.
+    clean.connect(OUTER, secret["username"], secret["password"]).close()
+
+
+def test_a_topic_without_an_original_keeps_its_credentials(clean: Broker, tmp_path: Path) -> None:
+    """As it is where an older stackbus exposed it, or where the originals were lost."""
+    control = exposure(clean, tmp_path)
+    apply(control, deployment("a"))
+    secret = secret_of(control, "a")
+    control.store.remove(OWN_NAMESPACE, "openstack-a-notifications")
+    apply(control, deployment("a"))
+    assert secret_of(control, "a") == secret
+    assert control.store.names(OWN_NAMESPACE) == ["openstack-a-notifications"]
+    control.store.remove(NAMESPACE, "openstack-a-notifications")
+    control.store.remove(OWN_NAMESPACE, "openstack-a-notifications")
+    apply(control, deployment("a"))
+    mended = secret_of(control, "a")
+    assert mended["password"] != secret["password"]
     clean.connect(OUTER, mended["username"], mended["password"]).close()
 
 

@@ -180,14 +180,14 @@ def test_queues_carry_their_type_and_policies_the_rest() -> None:
 
 def test_a_rotation_keeps_the_last_generation_for_its_grace_time() -> None:
     rotated = Generations().rotated(NOW, timedelta(hours=1), "hash")
-    assert rotated == Generations(2, (Retiring(1, NOW + timedelta(hours=1), "hash"),))
+    assert rotated == Generations(2, (Retiring(1, NOW + timedelta(hours=1), "hash"),), NOW)
     again = rotated.rotated(NOW + timedelta(minutes=1), timedelta(hours=1), "hash2")
     assert [one.generation for one in again.retiring] == [1, 2]
     assert (
         again.without_expired(NOW + timedelta(minutes=60, seconds=30)).retiring
         == again.retiring[1:]
     )
-    assert again.rotated(NOW, timedelta(), "hash3") == Generations(4)
+    assert again.rotated(NOW, timedelta(), "hash3") == Generations(4, (), NOW)
     ledger = Ledger(frozenset({("user", "x"), ("queue", "v", "q")}), {"a": again})
     assert Ledger.from_json(ledger.to_json()) == ledger
 

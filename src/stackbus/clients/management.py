@@ -32,10 +32,12 @@ class Management:
         user: str,
         password: str,
         *,
-        ca: Path | None = None,
+        ca: Path | str | None = None,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
-        """Speak to ``url`` (``https://host:15671``); ``ca`` verifies a private CA's server.
+        """Speak to ``url`` (``https://host:15671``).
+
+        ``ca``, a file or the PEM text itself, verifies a private CA's server.
 
         Raises InputError for a URL or a CA file that cannot be used.
         """
@@ -46,7 +48,7 @@ class Management:
                     f"management URL {_without_password(url)}: http:// or https:// and a host, "
                     "without a password, were expected"
                 )
-            verify = ssl.create_default_context(cafile=str(ca)) if ca else True
+            verify = _verifying(ca) if ca else True
             self._http = httpx.Client(
                 base_url=parsed.join("api/") if parsed.path.endswith("/") else url + "/api/",
                 auth=(user, password),
@@ -57,7 +59,8 @@ class Management:
         except httpx.InvalidURL as error:
             raise InputError(f"management URL: {error}") from None
         except (OSError, ssl.SSLError) as error:
-            raise InputError(f"{ca}: no CA certificate: {error}") from None
+            place = ca if isinstance(ca, Path) else "ca_cert"
+            raise InputError(f"{place}: no CA certificate: {error}") from None
         self.url = url
 
     def __enter__(self) -> Self:
@@ -107,6 +110,10 @@ class Management:
                 self.close_connections(name)
             case ("permission", user, vhost):
                 self._request("DELETE", _path("permissions", vhost, user))
+            case ("vhost", name):
+                self._request("DELETE", _path("vhosts", name))
+            case ("global parameter", name):
+                self._request("DELETE", _path("global-parameters", name))
             case ("policy", vhost, name):
                 self._request("DELETE", _path("policies", vhost, name))
             case ("exchange", vhost, name):
@@ -147,9 +154,12 @@ class Management:
         """List a vhost's queues with their counts (a few seconds old)."""
         return self._list(_path("queues", vhost))
 
-    def consumers(self, vhost: str) -> list[dict[str, object]]:
-        """List a vhost's consumers."""
-        return self._list(_path("consumers", vhost))
+    def queue(self, vhost: str, name: str) -> dict[str, object] | None:
+        """Give one queue with its counts and its consumers, None if there is none."""
+        response = self._request("GET", _path("queues", vhost, name), absent=True)
+        if response.status_code == httpx.codes.NOT_FOUND:
+            return None
+        return _objects([_decoded(response, self.url)], self.url)[0]
 
     def peek(self, vhost: str, queue: str, count: int) -> list[dict[str, object]]:
         """Look at up to ``count`` messages of a queue without taking them."""
@@ -177,7 +187,10 @@ class Management:
     def _json(self, path: str) -> object:
         return _decoded(self._request("GET", path), self.url)
 
-    def _request(self, method: str, path: str, body: object = None) -> httpx.Response:
+    def _request(
+        self, method: str, path: str, body: object = None, *, absent: bool = False
+    ) -> httpx.Response:
+        """Send a request; 404 is an answer to DELETE, and with ``absent`` to others too."""
         try:
             response = self._http.request(method, path, json=body)
         except httpx.ConnectError as error:
@@ -189,7 +202,7 @@ class Management:
             raise BrokerUnreachable(
                 f"{self.url}: RabbitMQ's management API broke off: {type(error).__name__}: {error}"
             ) from error
-        if response.status_code == httpx.codes.NOT_FOUND and method == "DELETE":
+        if response.status_code == httpx.codes.NOT_FOUND and (absent or method == "DELETE"):
             return response
         if response.status_code == httpx.codes.UNAUTHORIZED:
             raise BrokerError(f"{self.url}: RabbitMQ refuses this administrator's name or password")
@@ -199,6 +212,12 @@ class Management:
                 f"{path.partition('?')[0]}: {_reason(response)}"
             )
         return response
+
+
+def _verifying(ca: Path | str) -> ssl.SSLContext:
+    if isinstance(ca, Path):
+        return ssl.create_default_context(cafile=str(ca))
+    return ssl.create_default_context(cadata=ca)
 
 
 def _path(*parts: str) -> str:

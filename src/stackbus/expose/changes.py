@@ -27,6 +27,7 @@ from stackbus.expose.topology import (
     Items,
     Key,
     binding_key,
+    vhosts_of,
 )
 
 LEDGER = "stackbus"
@@ -51,6 +52,7 @@ class Ledger:
             "topics": {
                 topic: {
                     "generation": generations.current,
+                    "rotated": generations.rotated_at and generations.rotated_at.isoformat(),
                     "retiring": [
                         {
                             "generation": retired.generation,
@@ -151,10 +153,22 @@ def changes(desired: Items, actual: Actual) -> list[Change]:
     return sorted(steps, key=_order)
 
 
+def withdrawal(actual: Actual) -> list[Change]:
+    """Give every step that takes away what is ours; a vhost goes if nobody else lives in it."""
+    steps = changes({}, actual)
+    going = {step.key for step in steps}
+    for key in sorted(actual.ledger.owned):
+        if key[0] == "vhost" and key in actual.items and _is_deserted(key[1], actual, going):
+            steps.append(Change("-", key, {}))
+    return steps
+
+
 def secret_changes(
-    desired: Iterable[Secret], kept: Mapping[tuple[str, str], Secret | None], gone: Iterable[str]
+    desired: Iterable[Secret],
+    kept: Mapping[tuple[str, str], Secret | None],
+    gone: Iterable[tuple[str, str]],
 ) -> list[Change]:
-    """Give the steps for the Secrets, without their values; ``gone`` are names to remove."""
+    """Give the steps for the Secrets, without their values; ``gone`` are to be removed."""
     steps = []
     for secret in desired:
         key = ("secret", secret.namespace, secret.name)
@@ -167,7 +181,7 @@ def secret_changes(
             if secret.data.get(name) != present.data.get(name)
         ]:
             steps.append(Change("~", key, {}, ", ".join(fields)))
-    steps += [Change("-", ("secret", "openstack-external", name), {}) for name in sorted(gone)]
+    steps += [Change("-", ("secret", namespace, name), {}) for namespace, name in sorted(gone)]
     return steps
 
 
@@ -186,6 +200,20 @@ def _refuse_conflicts(desired: Items, actual: Actual) -> None:
             + "; ".join(foreign)
             + ". Name the topic otherwise, or remove what stands there; nothing was changed"
         )
+
+
+def _is_deserted(vhost: str, actual: Actual, going: set[Key]) -> bool:
+    """Tell whether a vhost holds nothing but what goes, and the exchanges of services long gone.
+
+    Users that may enter it and queues count as life; a binding goes with its ends.
+    """
+    return not any(
+        vhost in vhosts_of(key)
+        and key not in going
+        and not (key[0] == "exchange" and key[2] in CONTROL_EXCHANGES)
+        for key in actual.items
+        if key[0] in ("permission", "policy", "exchange", "queue")
+    )
 
 
 def _is_to_remove(key: Key, owned: frozenset[Key]) -> bool:
@@ -388,6 +416,7 @@ class _RetiringValue(msgspec.Struct, frozen=True):
 class _TopicValue(msgspec.Struct, frozen=True):
     generation: int
     retiring: list[_RetiringValue]
+    rotated: datetime | None = None
 
 
 class _LedgerValue(msgspec.Struct, frozen=True):
@@ -406,6 +435,7 @@ def _ledger(value: _LedgerValue) -> Ledger:
                     Retiring(retired.generation, retired.until, retired.password_hash)
                     for retired in one.retiring
                 ),
+                one.rotated,
             )
             for topic, one in value.topics.items()
         },

@@ -31,12 +31,21 @@ _MAX_USERNAME = 64
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where consumers connect: what the Secret says and the server's certificate names."""
+    """Where consumers connect: what the Secret says and the server's certificate names.
+
+    ``names``: by which the broker is known inside the cloud; the certificate bears them too.
+    """
 
     hosts: tuple[str, ...]
     port_amqp: int
     port_amqps: int
     vhost: str
+    names: tuple[str, ...] = ()
+
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """Give every name and address that the server's certificate bears."""
+        return tuple(dict.fromkeys((*self.hosts, *self.names)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,10 +59,14 @@ class Retiring:
 
 @dataclass(frozen=True, slots=True)
 class Generations:
-    """The current generation of a topic's credentials, and the ones in their grace time."""
+    """The current generation of a topic's credentials, and the ones in their grace time.
+
+    ``rotated_at``: when the current one began, None for the first.
+    """
 
     current: int = 1
     retiring: tuple[Retiring, ...] = ()
+    rotated_at: datetime | None = None
 
     def without_expired(self, now: datetime) -> Generations:
         """Drop what is past its grace time."""
@@ -66,7 +79,7 @@ class Generations:
         kept = self.without_expired(now).retiring if grace else ()
         if grace and password_hash is not None:
             kept = (*kept, Retiring(self.current, now + grace, password_hash))
-        return Generations(self.current + 1, kept)
+        return Generations(self.current + 1, kept, now)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +103,11 @@ class Credentials:
     endpoint: Endpoint
 
     def secrets(self) -> tuple[Secret, ...]:
-        """Give the Secrets that hold it, the administrator's first."""
+        """Give the Secrets that hold it, the administrator's first.
+
+        A consumer's is there twice: the original among the administrator's, and the copy that the
+        consumer reads. Whatever becomes of the copy, it can be put back as it was.
+        """
         own = (
             Secret(OWN_NAMESPACE, "stackbus-ca", _pair_data(self.ca)),
             Secret(
@@ -100,11 +117,15 @@ class Credentials:
             ),
             Secret(OWN_NAMESPACE, "stackbus-users", self.own_passwords),
         )
-        return own + tuple(self._consumer_secret(consumer) for consumer in self.consumers)
+        return own + tuple(
+            self._consumer_secret(consumer, namespace)
+            for namespace in (OWN_NAMESPACE, NAMESPACE)
+            for consumer in self.consumers
+        )
 
-    def _consumer_secret(self, consumer: Consumer) -> Secret:
+    def _consumer_secret(self, consumer: Consumer, namespace: str) -> Secret:
         return Secret(
-            NAMESPACE,
+            namespace,
             secret_name(consumer.topic),
             {
                 "hosts": ",".join(self.endpoint.hosts),
@@ -123,6 +144,17 @@ class Credentials:
 def secret_name(topic: str) -> str:
     """Name the Secret of a topic."""
     return f"openstack-{topic}-notifications"
+
+
+def topic_of(name: str) -> str | None:
+    """Give the topic whose Secret is named so, None if it is none's."""
+    topic = name.removeprefix("openstack-").removesuffix("-notifications")
+    return topic if topic and secret_name(topic) == name else None
+
+
+def is_of_topic(name: str) -> bool:
+    """Tell whether a Secret is named as a topic's."""
+    return topic_of(name) is not None
 
 
 def username(topic: str, generation: int) -> str:
@@ -164,18 +196,22 @@ def renewed(
 ) -> Credentials:
     """Read what ``store`` keeps for ``deployment``, and make anew what is missing or ending.
 
-    Nothing is written: that is ``apply.py``'s.
+    ``generations``: of the topics that are exposed already. Only theirs are taken from what the
+    consumers read, where there is no original yet: a Secret that was there before its topic is
+    nobody's credentials. Nothing is written: that is ``apply.py``'s.
     """
     ca = _pair(store.read(OWN_NAMESPACE, "stackbus-ca"))
     if not certificates.is_ca_good(ca, now, renew_days):
         ca = certificates.new_ca(now, ca if certificates.can_sign(ca) else None)
     server = _pair(store.read(OWN_NAMESPACE, "stackbus-server"))
-    if not certificates.is_server_good(server, ca, endpoint.hosts, now, renew_days):
-        server = certificates.issue_server(ca, endpoint.hosts, now, certificate_days)
+    if not certificates.is_server_good(server, ca, endpoint.certified, now, renew_days):
+        server = certificates.issue_server(ca, endpoint.certified, now, certificate_days)
     consumers = []
     for topic in deployment.topics:
         name = username(topic.name, generations.get(topic.name, Generations()).current)
-        kept = store.read(NAMESPACE, secret_name(topic.name))
+        kept = store.read(OWN_NAMESPACE, secret_name(topic.name))
+        if kept is None and topic.name in generations:
+            kept = store.read(NAMESPACE, secret_name(topic.name))
         data = kept.data if kept and kept.data.get("username") == name else {}
         client = Pair(data.get("client_cert", ""), data.get("client_key", ""))
         if not certificates.is_client_good(client, ca, name, now, renew_days):

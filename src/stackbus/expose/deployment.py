@@ -36,18 +36,21 @@ MAX_TOPIC_NAME = 253 - len("openstack-") - len("-notifications")
 MAX_BINDINGS = 1000
 """Bindings of one topic's filter; each combination of the four lists is one."""
 
+MAX_TOPICS = 500
+"""Topics of one deployment at most: Kubernetes wants a limit, to know what its checks cost."""
+
 MAX_AGE = (2**32 - 1) // 1000
 """Seconds: RabbitMQ's message TTL is a 32-bit number of milliseconds (rabbit_misc.erl)."""
 
-_SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-_PATTERN_WORD = re.compile(r"\*|#|[A-Za-z0-9_:@-]+")
-_AGE = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
-_BYTES = re.compile(r"([0-9]{1,15})(B|[kKMGT]B|[KMGT]iB)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
+PATTERN_WORD = re.compile(r"\*|#|[A-Za-z0-9_:@-]+")
+AGE = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
+BYTES = re.compile(r"([0-9]{1,15})(B|[kKMGT]B|[KMGT]iB)")
+SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MAX_FILE = 16 * 1024**2
 
 # What MOSK's `spec.features.services` names beside the official service types (rockoon's crds).
-_OTHER_SERVICES = frozenset(
+OTHER_SERVICES = frozenset(
     """
     alarm alarming backup cloudprober coordination dashboard database descheduler
     dynamic-resource-balancer event federation ingress instance-ha libvirt memcached messaging
@@ -104,6 +107,9 @@ class Deployment:
             "spec": {"features": features},
         }
 
+
+RECORD_TOPIC = "stackbus.record"
+"""The topic of the recorder that runs beside the private broker; no deployment may list it."""
 
 NOTHING = Deployment(name="openstack", namespace="openstack")
 """The deployment of a bus to which none was applied yet: no topics."""
@@ -276,7 +282,7 @@ def _head(document: Mapping[object, object]) -> Iterator[Mistake]:
         return
     for key in ("name", "namespace"):
         value = metadata.get(key, "openstack" if key == "namespace" else None)
-        if not isinstance(value, str) or not _SUBDOMAIN.fullmatch(value):
+        if not isinstance(value, str) or not SUBDOMAIN.fullmatch(value):
             yield Mistake(
                 f"metadata.{key}",
                 _shown_member(metadata, key),
@@ -295,7 +301,7 @@ def _enabled_services(
     if not isinstance(listed, list):
         return None, [Mistake(path, _shown(listed), "must be a list of service types")]
     official = ServiceTypes()
-    known = {*BY_NAME, *_OTHER_SERVICES, *official.all_types_by_service_type}
+    known = {*BY_NAME, *OTHER_SERVICES, *official.all_types_by_service_type}
     names = []
     for index, name in enumerate(listed):
         if not isinstance(name, str):
@@ -364,7 +370,7 @@ def _legal_topic(name: str) -> str:
             f"{len(name)} characters; at most {MAX_TOPIC_NAME} make a legal Secret name"
             + _suggestion(name)
         )
-    if not _SUBDOMAIN.fullmatch(name):
+    if not SUBDOMAIN.fullmatch(name):
         raise _refused(
             "only lower-case letters, digits, '-' and '.', with a letter or digit at both ends "
             "of each part" + _suggestion(name)
@@ -387,7 +393,7 @@ def _legal_service(name: str) -> str:
 def _legal_pattern(pattern: str) -> str:
     if len(pattern) > 150:  # noqa: PLR2004 -- the rest of 255 bytes is the key's other words
         raise _refused("longer than 150 characters")
-    if not all(_PATTERN_WORD.fullmatch(word) for word in pattern.split(".")):
+    if not all(PATTERN_WORD.fullmatch(word) for word in pattern.split(".")):
         raise _refused(
             "an AMQP topic pattern is words with dots between; a word is a text, * (any one "
             "word) or # (any words, or none)"
@@ -402,10 +408,10 @@ def _legal_project(project: str) -> str:
 
 
 def _age(value: object) -> object:
-    match = _AGE.fullmatch(value) if isinstance(value, str) else None
+    match = AGE.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise _refused("a number with a unit: s, m, h, d or w, such as 3d")
-    seconds = int(match[1]) * _SECONDS[match[2]]
+    seconds = int(match[1]) * SECONDS[match[2]]
     if not 0 < seconds <= MAX_AGE:
         raise _refused(f"between 1s and {MAX_AGE // 86400}d")
     return seconds
@@ -415,7 +421,7 @@ def _bytes_of(value: object) -> object:
     if isinstance(value, int) and not isinstance(value, bool):
         number = value
     else:
-        match = _BYTES.fullmatch(value) if isinstance(value, str) else None
+        match = BYTES.fullmatch(value) if isinstance(value, str) else None
         if match is None:
             raise _refused("a number of bytes, with a unit if you like: 512MiB, 1GiB, 2GB")
         power = "BKMGT".index(match[2][0].upper())
@@ -498,6 +504,9 @@ def _names_and_references(
             "list the topics, or set enabled: false",
         )
     names = listed if isinstance(listed, list) else []
+    if len(names) > MAX_TOPICS:
+        mend = f"at most {MAX_TOPICS} topics"
+        yield Mistake(f"{EXTERNAL}.topics", f"{len(names)} topics", mend)
     first: dict[str, int] = {}
     for index, name in enumerate(names):
         if not isinstance(name, str):
@@ -625,7 +634,7 @@ def _suggestion(name: str) -> str:
     """Give the nearest legal topic name, as a question."""
     nearest = re.sub(r"[^a-z0-9.-]+", "-", name.lower())[:MAX_TOPIC_NAME]
     nearest = ".".join(part.strip("-") for part in nearest.split(".") if part.strip("-"))
-    return f"; did you mean {nearest!r}?" if nearest and _SUBDOMAIN.fullmatch(nearest) else ""
+    return f"; did you mean {nearest!r}?" if nearest and SUBDOMAIN.fullmatch(nearest) else ""
 
 
 _short = reprlib.Repr()

@@ -13,11 +13,11 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 import yaml
 
-from stackbus.errors import StackbusError
+from stackbus.errors import InputError, StackbusError
 from stackbus.files import write_private
 
 NAMESPACE = "openstack-external"
@@ -117,7 +117,7 @@ def manifest(secret: Secret) -> str:
     return yaml.safe_dump(as_object(secret), sort_keys=False, width=1_000_000)
 
 
-def as_object(secret: Secret) -> dict[str, object]:
+def as_object(secret: Secret) -> dict[str, Any]:
     """Give a Secret as Kubernetes' JSON object."""
     return {
         "apiVersion": "v1",
@@ -131,13 +131,16 @@ def as_object(secret: Secret) -> dict[str, object]:
 
 
 def parse_manifest(text: str, origin: str) -> Secret:
-    """Read a Secret from its manifest, as ``tail --secret`` and the recorder are given it."""
+    """Read a Secret from its manifest, as ``tail --secret`` and the recorder are given it.
+
+    Raises InputError.
+    """
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
         metadata = document["metadata"]
         return _parsed(str(metadata.get("namespace", NAMESPACE)), str(metadata["name"]), text)
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        raise StackbusError(f"{origin}: no manifest of a Secret with base64 data") from None
+        raise InputError(f"{origin}: no manifest of a Secret with base64 data") from None
 
 
 def _name_in(path: Path) -> str:

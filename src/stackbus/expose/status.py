@@ -31,8 +31,8 @@ class Counts(Protocol):
     def queues(self, vhost: str) -> list[dict[str, object]]:
         """List a vhost's queues with their counts."""
 
-    def consumers(self, vhost: str) -> list[dict[str, object]]:
-        """List a vhost's consumers."""
+    def queue(self, vhost: str, name: str) -> dict[str, object] | None:
+        """Give one queue with its counts and its consumers, None if there is none."""
 
     def peek(self, vhost: str, queue: str, count: int) -> list[dict[str, object]]:
         """Look at messages without taking them."""
@@ -115,17 +115,14 @@ def topics(broker: Counts, store: SecretStore, outer_vhost: str) -> tuple[TopicS
 
 def relay(broker: Counts, inner_vhost: str) -> RelayStatus:
     """Tell whether a relay is at work, how many stand by, and how far behind it is."""
-    queues = {str(queue["name"]): queue for queue in broker.queues(inner_vhost)}
-    consumers = [
-        consumer
-        for consumer in broker.consumers(inner_vhost)
-        if isinstance(queue := consumer.get("queue"), dict) and queue.get("name") == INTAKE
-    ]
+    intake = broker.queue(inner_vhost, INTAKE) or {}
+    details = intake.get("consumer_details")
+    consumers = len(details) if isinstance(details, list) else 0
     return RelayStatus(
         state="active" if consumers else "absent",
-        standby=max(0, len(consumers) - 1),
-        backlog=_count(queues.get(INTAKE, {}), "messages"),
-        quarantined=_count(queues.get(QUARANTINE, {}), "messages"),
+        standby=max(0, consumers - 1),
+        backlog=_count(intake, "messages"),
+        quarantined=_count(broker.queue(inner_vhost, QUARANTINE) or {}, "messages"),
     )
 
 

@@ -108,6 +108,30 @@ def topology(
     return items
 
 
+def vhosts_of(key: Key) -> tuple[str, ...]:
+    """Tell in which vhost a thing is; a user is in none."""
+    match key:
+        case ("user", *_):
+            return ()
+        case ("permission", _, vhost) | (_, vhost, *_):
+            return (vhost,)
+        case _:
+            raise ValueError(f"no key of a thing: {key}")
+
+
+def on_vhosts(items: Items, vhosts: frozenset[str]) -> Items:
+    """Give the part of ``items`` that belongs to a broker with these vhosts.
+
+    A user belongs where it has a permission.
+    """
+    users = {key[1] for key in items if key[0] == "permission" and key[2] in vhosts}
+    return {
+        key: body
+        for key, body in items.items()
+        if (key[1] in users if key[0] == "user" else not vhosts.isdisjoint(vhosts_of(key)))
+    }
+
+
 def queue_name(topic: str, priority: str) -> str:
     """Name a topic's queue of one priority."""
     return f"{topic}.{priority}"

@@ -27,11 +27,11 @@ from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
 from stackbus.clients.amqp import BatchingConnection, explained
-from stackbus.errors import Unreadable
+from stackbus.errors import StackbusError, Unreadable
 from stackbus.events.envelope import decode
+from stackbus.events.scrub import Scrubbed, Scrubber
 from stackbus.metrics import IN_FLIGHT, QUARANTINED, RECONNECTS, RELAYED, SCRUBBED
 from stackbus.relay.label import Label, label
-from stackbus.relay.scrub import Scrubbed, Scrubber
 from stackbus.services import SERVICES
 from stackbus.services.service import NOTIFICATION_TOPICS, SHARED_EXCHANGE, UNKNOWN
 
@@ -47,6 +47,9 @@ _LONGEST_PATH = 200
 
 log = structlog.get_logger()
 
+Place = Callable[[], Parameters]
+"""Says how to get into a bus. Its URL may stand in a file that changes with the password."""
+
 
 @dataclass(frozen=True, slots=True)
 class RelaySettings:
@@ -61,9 +64,9 @@ class Relay:
     """Relays until told to stop."""
 
     def __init__(
-        self, inner: Parameters, outer: Parameters, scrubber: Scrubber, settings: RelaySettings
+        self, inner: Place, outer: Place, scrubber: Scrubber, settings: RelaySettings
     ) -> None:
-        """Relay from ``inner`` to ``outer``."""
+        """Relay from ``inner`` to ``outer``, each asked anew for each session."""
         self._inner = inner
         self._outer = outer
         self._scrubber = scrubber
@@ -83,19 +86,25 @@ class Relay:
         """Relay until stopped; reconnect for ever, with a pause that grows."""
         pause = 0.25
         while not self._stopping:
-            session = _Session(
-                self._inner, self._outer, self._scrubber, self._settings, lambda: self._stopping
-            )
-            reason = session.run()
+            reason, was_active = self._session()
             if reason is None:
                 break
             RECONNECTS.inc()
-            pause = 0.25 if session.was_active else min(pause * 2, self._settings.retry_max)
+            pause = 0.25 if was_active else min(pause * 2, self._settings.retry_max)
             log.warning("relay.lost", reason=reason, again_in_seconds=pause)
             end = time.monotonic() + pause
             while time.monotonic() < end and not self._stopping:
                 time.sleep(min(_TICK, pause))
         log.info("relay.stopped")
+
+    def _session(self) -> tuple[str | None, bool]:
+        """Live through one session: why it ended, None for a wished stop; and if it relayed."""
+        try:
+            inner, outer = self._inner(), self._outer()
+        except StackbusError as error:
+            return str(error), False
+        session = _Session(inner, outer, self._scrubber, self._settings, lambda: self._stopping)
+        return session.run(), session.was_active
 
 
 class _Window:

@@ -1,0 +1,379 @@
+#!/usr/bin/env python3
+"""Write deploy/crd/openstackdeployments.yaml; with --check, fail if it is not what the code says.
+
+It is what Kubernetes itself checks of the resource, from the same lists and patterns as
+``expose/deployment.py``; tests/kubernetes/test_crd.py holds both to the same table of bad ones.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import yaml
+from os_service_types import ServiceTypes
+
+from stackbus.expose import deployment as checks
+from stackbus.services import BY_NAME, SERVICES
+from stackbus.services.service import PRIORITIES, PROJECT_ID
+
+PLACE = Path(__file__).parent.parent / "deploy" / "crd" / "openstackdeployments.yaml"
+NOTE = "# Written by scripts/crd.py from the code: change it there, then `make docs`.\n"
+
+Schema = dict[str, Any]
+EXTERNAL = "self.messaging.notifications.external"
+HAS_SETTINGS = (
+    "has(self.messaging) && self.messaging != null && has(self.messaging.notifications) && "
+    "self.messaging.notifications != null && has(self.messaging.notifications.external) && "
+    f"has({EXTERNAL}.settings)"
+)
+NAMES = json.dumps({name: service.name for name, service in BY_NAME.items()})
+TOO_MANY = (
+    f"services x priorities x projects x events of a topic make more than {checks.MAX_BINDINGS}"
+)
+TEN = json.dumps([service.name for service in SERVICES])
+
+
+def rule(expression: str, message: str) -> Schema:
+    """Give one CEL rule."""
+    return {"rule": expression, "message": message}
+
+
+def text(pattern: str, **others: object) -> Schema:
+    """Give a string that matches a whole pattern."""
+    return {"type": "string", "pattern": f"^({pattern})$", **others}
+
+
+def listed(items: Schema, most: int) -> Schema:
+    """Give a list without duplicates, null for absent; an empty one would let nothing through."""
+    return {
+        "type": "array",
+        "nullable": True,
+        "x-kubernetes-list-type": "set",
+        "minItems": 1,
+        "maxItems": most,
+        "items": items,
+    }
+
+
+def topic() -> Schema:
+    """Give the schema of a topic's name."""
+    return text(
+        checks.SUBDOMAIN.pattern,
+        maxLength=checks.MAX_TOPIC_NAME,
+        **{
+            "x-kubernetes-validations": [
+                rule("self != 'notifications'", "kept for the inner bus"),
+                rule("self != 'amq' && !self.startsWith('amq.')", "amq.* is RabbitMQ's own"),
+                rule(
+                    "self != 'stackbus' && !self.startsWith('stackbus.')",
+                    "stackbus and stackbus.* are kept for stackbus itself",
+                ),
+            ]
+        },
+    )
+
+
+def _product(settings: str, *more: str) -> str:
+    """Multiply the lengths of the lists of a topic's settings."""
+    return " * ".join(
+        f"(has({settings}.{name}) ? size({settings}.{name}) : 1)"
+        for name in ("events", "projects", "priorities", *more)
+    )
+
+
+def topic_settings() -> Schema:
+    """Give the schema of one topic's settings."""
+    seconds = json.dumps(checks.SECONDS)
+    powers = {unit: 1000**power for power, unit in enumerate(("B", "kB", "MB", "GB", "TB"))}
+    powers |= {"KB": 1000} | {
+        unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), 1)
+    }
+    number = "int(self.find('^[0-9]+'))"
+    size = f"{number} * {json.dumps(powers)}[self.find('[A-Za-z]+$')]"
+    return {
+        "type": "object",
+        "properties": {
+            "services": listed(
+                {"type": "string", "maxLength": 32, "enum": sorted(BY_NAME)}, len(BY_NAME)
+            ),
+            "events": listed(
+                text(
+                    rf"({checks.PATTERN_WORD.pattern})(\.({checks.PATTERN_WORD.pattern}))*",
+                    maxLength=150,
+                ),
+                checks.MAX_BINDINGS,
+            ),
+            "projects": listed(text(PROJECT_ID.pattern, maxLength=64), checks.MAX_BINDINGS),
+            "priorities": listed({"type": "string", "enum": list(PRIORITIES)}, len(PRIORITIES)),
+            "access": {"type": "string", "enum": ["own", "read-only"]},
+            "queue": {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string", "enum": ["quorum", "classic"]},
+                    "maxAge": text(
+                        checks.AGE.pattern,
+                        nullable=True,
+                        maxLength=10,
+                        **{
+                            "x-kubernetes-validations": [
+                                rule(
+                                    f"{number} * {seconds}[self.find('[a-z]$')] > 0 && "
+                                    f"{number} * {seconds}[self.find('[a-z]$')] <= "
+                                    f"{checks.MAX_AGE}",
+                                    f"between 1s and {checks.MAX_AGE // 86400}d",
+                                )
+                            ]
+                        },
+                    ),
+                    "maxBytes": {
+                        "x-kubernetes-int-or-string": True,
+                        "nullable": True,
+                        "maxLength": 18,
+                        "pattern": f"^({checks.BYTES.pattern})$",
+                        "x-kubernetes-validations": [
+                            rule(
+                                f"type(self) == int ? self > 0 && self < {2**50} : "
+                                f"{size} > 0 && {size} < {2**50}",
+                                "more than 0 and less than 1024TiB",
+                            )
+                        ],
+                    },
+                },
+            },
+        },
+        "x-kubernetes-validations": [
+            rule(f"{_product('self', 'services')} <= {checks.MAX_BINDINGS}", TOO_MANY)
+        ],
+    }
+
+
+def external() -> Schema:
+    """Give the schema of the block that stackbus reads."""
+    endings = "|".join(PRIORITIES)
+    clash = (
+        f"self.all(t, !t.matches('[.]({endings})$') || "
+        "!(t.substring(0, t.lastIndexOf('.')) in self))"
+    )
+    return {
+        "type": "object",
+        "required": ["enabled"],
+        "properties": {
+            "enabled": {"type": "boolean"},
+            "topics": {
+                "type": "array",
+                "maxItems": checks.MAX_TOPICS,
+                "x-kubernetes-list-type": "set",
+                "items": topic(),
+                "x-kubernetes-validations": [
+                    rule(clash, "a topic bears the name of another one's queue")
+                ],
+            },
+            "settings": {
+                "type": "object",
+                "maxProperties": checks.MAX_TOPICS,
+                "additionalProperties": topic_settings(),
+            },
+        },
+        "x-kubernetes-validations": [
+            rule("!self.enabled || has(self.topics)", "list the topics, or set enabled: false"),
+            rule(
+                "!has(self.settings) || self.settings.all(t, has(self.topics) && t in self.topics)",
+                "settings of a topic that is not listed in topics",
+            ),
+        ],
+    }
+
+
+def features() -> Schema:
+    """Give the schema of ``spec.features``; what else MOSK has there is left alone."""
+    official = ServiceTypes().all_types_by_service_type.values()
+    known = {*BY_NAME, *checks.OTHER_SERVICES, *(name for names in official for name in names)}
+    known |= {name.replace("-", "_") for name in known}
+    # Which of the ten are enabled, in a list of one so that it is worked out once.
+    enabled = f"[{TEN}.filter(n, self.services.exists(s, s in {NAMES} && {NAMES}[s] == n))]"
+    settings = f"{EXTERNAL}.settings"
+    is_enabled = (
+        f"{enabled}.all(on, {settings}.all(t, !has({settings}[t].services) || "
+        f"{settings}[t].services.all(s, {NAMES}[s] in on)))"
+    )
+    few = (
+        f"{enabled}.all(on, {settings}.all(t, has({settings}[t].services) || "
+        f"on.size() * {_product(f'{settings}[t]')} <= {checks.MAX_BINDINGS}))"
+    )
+    return {
+        "type": "object",
+        "nullable": True,
+        "x-kubernetes-preserve-unknown-fields": True,
+        "properties": {
+            "services": {
+                "type": "array",
+                "maxItems": 100,
+                "items": {"type": "string", "maxLength": 64, "enum": sorted(known)},
+                "x-kubernetes-validations": [
+                    rule(
+                        f"self.exists(s, s in {NAMES})",
+                        "names no service that emits notifications; leave it out for all ten",
+                    )
+                ],
+            },
+            "messaging": {
+                "type": "object",
+                "nullable": True,
+                "x-kubernetes-preserve-unknown-fields": True,
+                "properties": {
+                    "notifications": {
+                        "type": "object",
+                        "nullable": True,
+                        "x-kubernetes-preserve-unknown-fields": True,
+                        "properties": {"external": external()},
+                    }
+                },
+            },
+        },
+        "x-kubernetes-validations": [
+            rule(
+                f"!has(self.services) || !({HAS_SETTINGS}) || {is_enabled}",
+                "a topic's settings name a service that is not among spec.features.services",
+            ),
+            rule(
+                f"!has(self.services) || !({HAS_SETTINGS}) || {few}",
+                "with spec.features.services: " + TOO_MANY,
+            ),
+        ],
+    }
+
+
+def status() -> Schema:
+    """Give the schema of the status, as ``expose/cluster/status.py`` writes it."""
+    words: Schema = {"type": "string"}
+    moment: Schema = {"type": "string", "format": "date-time"}
+    count: Schema = {"type": "integer"}
+    return {
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": True,
+        "properties": {
+            "observedGeneration": {"type": "integer", "format": "int64"},
+            "exposedTopics": count,
+            "conditions": {
+                "type": "array",
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["type"],
+                "items": {
+                    "type": "object",
+                    "required": ["type", "status"],
+                    "properties": {
+                        "type": words,
+                        "status": {"type": "string", "enum": ["True", "False", "Unknown"]},
+                        "reason": words,
+                        "message": words,
+                        "lastTransitionTime": moment,
+                    },
+                },
+            },
+            "topics": {
+                "type": "array",
+                "x-kubernetes-list-type": "map",
+                "x-kubernetes-list-map-keys": ["name"],
+                "items": {
+                    "type": "object",
+                    "required": ["name"],
+                    "properties": {
+                        "name": words,
+                        "secret": words,
+                        "queues": {"type": "array", "items": words},
+                        "certificateExpires": moment,
+                        "lastRotation": moment,
+                        "problem": words,
+                    },
+                },
+            },
+            "endpoint": {
+                "type": "object",
+                "properties": {"hosts": {"type": "array", "items": words}},
+            },
+            "relay": {
+                "type": "object",
+                "properties": {
+                    "state": words,
+                    "standby": count,
+                    "behind": count,
+                    "quarantined": count,
+                },
+            },
+        },
+    }
+
+
+def definition() -> Schema:
+    """Give the CustomResourceDefinition."""
+    spec: Schema = {
+        "type": "object",
+        "x-kubernetes-preserve-unknown-fields": True,
+        "properties": {"features": features()},
+    }
+    columns = [
+        ("Ready", "string", '.status.conditions[?(@.type=="Ready")].status'),
+        ("Topics", "integer", ".status.exposedTopics"),
+        ("Age", "date", ".metadata.creationTimestamp"),
+    ]
+    return {
+        "apiVersion": "apiextensions.k8s.io/v1",
+        "kind": "CustomResourceDefinition",
+        "metadata": {"name": "openstackdeployments.lcm.mirantis.com"},
+        "spec": {
+            "group": "lcm.mirantis.com",
+            "scope": "Namespaced",
+            "names": {
+                "kind": checks.KIND,
+                "plural": "openstackdeployments",
+                "singular": "openstackdeployment",
+                "shortNames": ["osdpl"],
+            },
+            "versions": [
+                {
+                    "name": "v1alpha1",
+                    "served": True,
+                    "storage": True,
+                    "subresources": {"status": {}},
+                    "additionalPrinterColumns": [
+                        {"name": name, "type": kind, "jsonPath": path}
+                        for name, kind, path in columns
+                    ],
+                    "schema": {
+                        "openAPIV3Schema": {
+                            "type": "object",
+                            "required": ["spec"],
+                            "properties": {"spec": spec, "status": status()},
+                        }
+                    },
+                }
+            ],
+        },
+    }
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes every list and object out: no anchors."""
+
+    def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 -- yaml's hook
+        return True
+
+
+def main() -> int:
+    """Write the file, or check it."""
+    wanted = NOTE + yaml.dump(definition(), Dumper=_Dumper, sort_keys=False, width=100)
+    if "--check" in sys.argv:
+        if PLACE.read_text("utf-8") != wanted:
+            print(f"{PLACE}: not what the code says; run `make docs`", file=sys.stderr)
+            return 1
+        return 0
+    PLACE.parent.mkdir(parents=True, exist_ok=True)
+    PLACE.write_text(wanted, "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,110 @@
+"""What stackbus makes in a cluster beside the consumers' Secrets: values, as Kubernetes' JSON.
+
+Called by ``reconcile.py``, which applies them. Each bears our label; a test lists them all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from stackbus.expose.cluster import Object
+from stackbus.expose.cluster.endpoint import PORT_AMQP, PORT_AMQPS, SERVICE
+from stackbus.expose.credentials import Credentials
+from stackbus.expose.secrets import LABELS, OWN_NAMESPACE, Secret
+
+SERVER_TLS = "rabbitmq-external-tls"
+CONFIGURATION = "rabbitmq-external-conf"
+RELAY = "stackbus-relay"
+_MOUNTED = "/etc/rabbitmq-tls"
+
+RABBITMQ_CONF = """\
+ssl_options.verify = verify_peer
+ssl_options.fail_if_no_peer_cert = false
+ssl_options.versions.1 = tlsv1.3
+ssl_options.versions.2 = tlsv1.2
+ssl_cert_login_from = common_name
+auth_mechanisms.1 = PLAIN
+auth_mechanisms.2 = AMQPLAIN
+auth_mechanisms.3 = EXTERNAL
+"""
+"""What the broker's configuration needs for client certificates; the files are named beside it."""
+
+_FILES = f"""\
+listeners.ssl.default = 5671
+ssl_options.cacertfile = {_MOUNTED}/ca.crt
+ssl_options.certfile = {_MOUNTED}/tls.crt
+ssl_options.keyfile = {_MOUNTED}/tls.key
+"""
+
+
+def namespace(name: str) -> Object:
+    """Give a namespace of ours."""
+    return {
+        "apiVersion": "v1",
+        "kind": "Namespace",
+        "metadata": {"name": name, "labels": dict(LABELS)},
+    }
+
+
+def service(
+    where: str,
+    kind: str,
+    ports: tuple[int, int],
+    selector: Mapping[str, str],
+    annotations: Mapping[str, str],
+) -> Object:
+    """Give the Service of the consumers: AMQP and AMQP over TLS, nothing else of the broker."""
+    return {
+        **_head("v1", "Service", where, SERVICE, annotations),
+        "spec": {
+            "type": kind,
+            "selector": dict(selector),
+            "ports": [
+                {"name": name, "port": port, "targetPort": port, "protocol": "TCP"}
+                for name, port in zip((PORT_AMQP, PORT_AMQPS), ports, strict=True)
+            ],
+        },
+    }
+
+
+def configuration(where: str) -> Object:
+    """Give the ConfigMap with what ``rabbitmq.conf`` needs, and the plugins."""
+    return {
+        **_head("v1", "ConfigMap", where, CONFIGURATION),
+        "data": {
+            "90-stackbus.conf": f"# The Secret {SERVER_TLS} is mounted at {_MOUNTED}.\n"
+            + _FILES
+            + RABBITMQ_CONF,
+            "enabled_plugins": "[rabbitmq_management,rabbitmq_auth_mechanism_ssl].\n",
+        },
+    }
+
+
+def server_tls(where: str, credentials: Credentials) -> Secret:
+    """Give the Secret with the server's certificate that the broker mounts."""
+    return Secret(
+        where,
+        SERVER_TLS,
+        {
+            "ca.crt": credentials.ca.certificate,
+            "tls.crt": credentials.server.certificate,
+            "tls.key": credentials.server.key,
+        },
+    )
+
+
+def relay(inner_url: str, outer_url: str, ca: str) -> Secret:
+    """Give the Secret that the relay's pods read; ``ca`` verifies both brokers over TLS."""
+    return Secret(
+        OWN_NAMESPACE, RELAY, {"inner_url": inner_url, "outer_url": outer_url, "ca.crt": ca}
+    )
+
+
+def _head(
+    version: str, kind: str, where: str, name: str, annotations: Mapping[str, str] | None = None
+) -> dict[str, Any]:
+    metadata: dict[str, Any] = {"name": name, "namespace": where, "labels": dict(LABELS)}
+    if annotations:
+        metadata["annotations"] = dict(annotations)
+    return {"apiVersion": version, "kind": kind, "metadata": metadata}
