@@ -8,11 +8,18 @@ a limit that ran on the same broker minutes before. Nothing here fails a build.
     latency    from a service's publish to the consumer, at 500 a second
     backlog    memory of the relay over a long backlog (--backlog, default 100000)
     exposure   what a service pays for its confirmed publishes with 0, 1, 5 and 20 topics
+    operator   from a change of the resource to a consumer's first message, 100 topics, and idling
+    record     the recorder against a consumer that only acknowledges, and against one worker of
+               ceilometer-agent-notification, on the same broker and messages; bytes on disk
+    search     from a topic's exchange to an answer of the history, at 1,000 a second
+    hoard      memory of the recorder over a backlog (--backlog) and over a tenth of it
+    questions  the three questions of auditors with --events (default 5,000,000) and with a tenth
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import json
 import os
 import statistics
@@ -21,31 +28,34 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import pika
+import pika.exceptions
 from rich.console import Console
 from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from tests.conftest import SERVER, Broker, answers, deployment, exposure, golden, wait_until
+from bench import record
+from tests.conftest import Broker, deployment, exposure, golden, node_at, wait_until, wipe
+from tests.kubernetes.conftest import Cloud, emulated_cloud, resource
 
-from stackbus import wiring
-from stackbus.broker.node import Node, Wish
-from stackbus.broker.supervisor import Child, Supervisor
-from stackbus.clients.management import Management
 from stackbus.expose.apply import Exposure
 from stackbus.expose.deployment import NOTHING
 from stackbus.expose.topology import Key
-from stackbus.settings import Settings
 
 INNER, OUTER = "openstack", "openstack-external"
 GOLDEN = golden()
 console = Console(width=100)
+
+
+def say(sentence: str) -> None:
+    """Say what is being done."""
+    console.print(sentence, style="dim")
 
 
 def show(title: str, rows: Sequence[tuple[str, ...]]) -> None:
@@ -59,26 +69,8 @@ def show(title: str, rows: Sequence[tuple[str, ...]]) -> None:
 @contextmanager
 def node(folder: Path) -> Iterator[Broker]:
     """Give a private node that also has the shovel."""
-    one = Node(folder, SERVER)
-    description = one.prepare(Wish(), INNER, OUTER)
-    plugins = folder / "broker" / "enabled_plugins"
-    plugins.write_text(
-        plugins.read_text().replace("].", ",rabbitmq_shovel,rabbitmq_shovel_management].")
-    )
-    wiring.first_credentials(Settings(state=folder), wiring.endpoint_of(description))
-    supervisor = Supervisor()
-    environment, home = one.environment(description), folder / "broker"
-    for name, command in (
-        ("epmd", one.port_mapper_command(description)),
-        ("rabbitmq", one.command()),
-    ):
-        supervisor.add(Child(name, command, environment, home / "log" / f"{name}.out", home))
-    management = Management(description.management_url, description.username, description.password)
-    try:
-        wait_until(lambda: answers(management), 120)
-        yield Broker(folder, description, management)
-    finally:
-        supervisor.stop()
+    with node_at(folder, ",rabbitmq_shovel,rabbitmq_shovel_management") as broker:
+        yield broker
 
 
 def apply(control: Exposure, *topics: str) -> None:
@@ -107,7 +99,9 @@ def fill(broker: Broker, count: int) -> None:
 @contextmanager
 def relay(control: Exposure, broker: Broker) -> Iterator[subprocess.Popen[bytes]]:
     """Run a relay beside."""
-    password = control.plan(NOTHING).credentials.own_passwords["stackbus.relay"]
+    credentials = control.plan(NOTHING).credentials
+    assert credentials is not None
+    password = credentials.own_passwords["stackbus.relay"]
     port = broker.description.ports.amqp
     url = f"amqp://stackbus.relay:{quote(password)}@127.0.0.1:{port}/"
     process = subprocess.Popen(
@@ -393,6 +387,116 @@ def bench_exposure(broker: Broker, control: Exposure, count: int = 3000) -> None
     apply(control)
 
 
+def bench_operator(broker: Broker, count: int = 100) -> None:
+    """Time the operator: one topic to its first message, many topics, and doing nothing."""
+    wipe(broker)
+    folder = broker.state / "kubernetes"
+    folder.mkdir()
+    with emulated_cloud(broker, folder) as cloud:
+        document = resource("first", settings={})
+        cloud.create(document)
+        cloud.start("--advertise", "127.0.0.1", STACKBUS_RESYNC="60")
+        cloud.wait_for("Ready", "True", "Exposed")
+        one = [_first_message(cloud, f"topic-{place}") for place in range(5)]
+
+        topics = [f"consumer-{place:03}" for place in range(count)]
+        begin = time.monotonic()
+        cloud.set_external(topics=topics, settings=None)
+        cloud.wait_for("Ready", "True", "Exposed", seconds=120)
+        many = time.monotonic() - begin
+        assert len(cloud.names("Secret", OUTER)) == count
+
+        pid = cloud.processes[0].pid
+        time.sleep(5)
+        before, begin = _cpu(pid), time.monotonic()
+        time.sleep(185)  # three resyncs
+        share = (_cpu(pid) - before) / (time.monotonic() - begin)
+        memory, peak = resident(pid), resident(pid, "VmHWM")
+        cloud.end()
+    wipe(broker)
+    control = exposure(broker, folder / "peer")
+    begin = time.monotonic()
+    control.apply(control.plan(deployment(*topics)))
+    peer = time.monotonic() - begin
+    show(
+        "operator",
+        [
+            (
+                "one topic, to its consumer's first message",
+                f"median {statistics.median(one):.2f} s, worst {max(one):.2f} s",
+            ),
+            (f"{count} topics in one resource", f"{many:.1f} s"),
+            ("the same by `stackbus apply`", f"{peer:.1f} s, so {many / peer:.2f} times"),
+            (
+                f"idle with {count} topics",
+                f"{share:.2%} of a core, {memory:.0f} MB (peak {peak:.0f})",
+            ),
+        ],
+    )
+
+
+def _first_message(cloud: Cloud, topic: str) -> float:
+    """Add a topic while Nova sends; give the seconds until its consumer has a message."""
+    credentials = cloud.get("Secret", "stackbus", "stackbus-relay")
+    assert credentials is not None
+    urls = {
+        key: base64.b64decode(credentials["data"][key]).decode()
+        for key in ("inner_url", "outer_url")
+    }
+    relay = subprocess.Popen(
+        [sys.executable, "-m", "stackbus", "relay"],
+        env={
+            **os.environ,
+            "STACKBUS_INNER_URL": urls["inner_url"],
+            "STACKBUS_OUTER_URL": urls["outer_url"],
+        },
+        stderr=subprocess.DEVNULL,
+    )
+    sending = threading.Event()
+    nova = next(one for one in GOLDEN if one.service == "nova")
+
+    def send() -> None:
+        with cloud.broker.channel(INNER) as channel:
+            while not sending.wait(0.01):
+                channel.basic_publish(nova.exchange, nova.routing_key, nova.body)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    try:
+        wait_until(lambda: messages(cloud.broker, INNER, "stackbus.intake") == 0, 30)
+        time.sleep(2)
+        begin = time.monotonic()
+        cloud.set_external(topics=["first", topic], settings=None)
+        while (told := cloud.secret(topic)) is None:
+            time.sleep(0.01)
+        queue = f"{topic}.{nova.routing_key.rpartition('.')[2]}"
+        while not _takes_one(cloud.broker, told, queue):
+            time.sleep(0.01)  # the Secret is there before the user, and that before the queue
+        return time.monotonic() - begin
+    finally:
+        sending.set()
+        sender.join()
+        relay.terminate()
+        relay.wait()
+
+
+def _takes_one(broker: Broker, told: Mapping[str, str], queue: str) -> bool:
+    try:
+        connection = broker.connect(told["vhost"], told["username"], told["password"])
+        try:
+            return connection.channel().basic_get(queue, auto_ack=True)[0] is not None
+        finally:
+            connection.close()
+    except pika.exceptions.AMQPError:
+        return False
+
+
+def _cpu(pid: int) -> float:
+    """Read the seconds of processor time that a process has used."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main() -> None:
     """Run the parts asked for."""
     parser = argparse.ArgumentParser(
@@ -400,6 +504,8 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", help="which parts; default: all")
     parser.add_argument("--backlog", type=int, default=100_000)
+    parser.add_argument("--messages", type=int, default=300_000, help="of the part record")
+    parser.add_argument("--events", type=int, default=5_000_000, help="of the part questions")
     chosen = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, node(Path(folder)) as broker:
         control = exposure(broker, broker.state / "store")
@@ -409,6 +515,17 @@ def main() -> None:
             "latency": lambda: bench_latency(broker, control),
             "backlog": lambda: bench_backlog(broker, control, chosen.backlog),
             "exposure": lambda: bench_exposure(broker, control),
+            "operator": lambda: bench_operator(broker),
+            "record": lambda: show(
+                "record", record.record(broker, broker.state / "record", chosen.messages)
+            ),
+            "search": lambda: show("search", record.search(broker, broker.state / "search")),
+            "hoard": lambda: show(
+                "hoard", record.hoard(broker, broker.state / "hoard", chosen.backlog)
+            ),
+            "questions": lambda: show(
+                "questions", record.questions(broker.state / "questions", chosen.events, say)
+            ),
         }
         for name in chosen.parts or parts:
             parts[name]()

@@ -6,29 +6,28 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import pika
 import pytest
 from tests.conftest import Broker, Captured, deployment, exposure, golden, publish, wait_until
+from tests.proxy import Proxy
 
 from stackbus.events.envelope import decode
+from stackbus.events.scrub import Scrubber
 from stackbus.expose.apply import Exposure
 from stackbus.expose.deployment import Deployment, Queue, Topic
 from stackbus.expose.status import relay as relay_status
 from stackbus.expose.status import topics as topic_status
 from stackbus.expose.tail import matches
 from stackbus.relay.label import label
-from stackbus.relay.scrub import Scrubber
 from stackbus.services.service import PRIORITIES
 
 INNER, OUTER = "openstack", "openstack-external"
@@ -57,7 +56,9 @@ class Bus:
     def start_relay(
         self, outer_port: int | None = None, inner_port: int | None = None
     ) -> subprocess.Popen[bytes]:
-        password = self.control.plan(deployment()).credentials.own_passwords["stackbus.relay"]
+        credentials = self.control.plan(deployment()).credentials
+        assert credentials is not None
+        password = credentials.own_passwords["stackbus.relay"]
         port = self.broker.description.ports.amqp
         url = "amqp://stackbus.relay:{}@127.0.0.1:{}/{}"
         log = (self.folder / "relay.log").open("ab")
@@ -307,56 +308,6 @@ def test_stopped_it_finishes_what_it_began(relayed: Bus) -> None:
     # Stopped cleanly, nothing comes twice.
     assert len(told) == 3000
     assert places(told) == list(range(3000))
-
-
-class Proxy:
-    """A TCP proxy that a test can cut, or make silent: the bus behind it is then away."""
-
-    def __init__(self, target: int) -> None:
-        self._target = target
-        self._open: list[socket.socket] = []
-        self.down = False
-        self._speaks = threading.Event()
-        self._speaks.set()
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.port: int = self._listener.getsockname()[1]
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def cut(self) -> None:
-        self.down = True
-        for one in self._open:
-            one.close()
-        self._open.clear()
-
-    def fall_silent(self) -> None:
-        """Keep connections open and accept new ones, and pass nothing on, like a lost route."""
-        self._speaks.clear()
-
-    def speak(self) -> None:
-        self._speaks.set()
-
-    def _accept(self) -> None:
-        while True:
-            client, _ = self._listener.accept()
-            if self.down:
-                client.close()
-                continue
-            server = socket.create_connection(("127.0.0.1", self._target))
-            self._open += [client, server]
-            for source, sink in ((client, server), (server, client)):
-                threading.Thread(target=self._copy, args=(source, sink), daemon=True).start()
-
-    def _copy(self, source: socket.socket, sink: socket.socket) -> None:
-        try:
-            while data := source.recv(65536):
-                self._speaks.wait()
-                sink.sendall(data)
-        except OSError:
-            pass
-        finally:
-            with ExitStack() as stack:
-                stack.callback(source.close)
-                stack.callback(sink.close)
 
 
 def publish_in_the_middle_of(relayed: Bus, fault: Callable[[], None]) -> None:

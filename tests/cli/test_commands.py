@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
@@ -29,7 +29,7 @@ from tests.conftest import (
 
 from stackbus.cli.app import app
 from stackbus.expose.deployment import Deployment
-from stackbus.expose.secrets import NAMESPACE, FolderStore
+from stackbus.expose.secrets import NAMESPACE, OWN_NAMESPACE, FolderStore
 
 GOLDEN = golden()
 
@@ -67,8 +67,9 @@ def test_a_plan_shows_no_secret(
 ) -> None:
     exposed = expose(deployment("a"))
     secret = exposed.secret("a")
-    path = FolderStore(bus.state / "secrets").path(NAMESPACE, "openstack-a-notifications")
-    path.write_text("broken: yes")
+    store = FolderStore(bus.state / "secrets")
+    for namespace in (OWN_NAMESPACE, NAMESPACE):
+        store.path(namespace, "openstack-a-notifications").write_text("broken: yes")
     for output in ("table", "json", "yaml"):
         done = stackbus(
             "plan",
@@ -433,6 +434,51 @@ def test_tail_on_a_full_disk_says_so_and_acknowledges_nothing_more(
     assert "RabbitMQ" not in done.stderr
     left = sum(len(bus.drain("openstack-external", f"a.{word}")) for word in ("info", "error"))
     assert left == 50
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        ((), "no broker's Secret"),
+        (("--broker-secret", "a"), "'a': Value error, NAMESPACE/NAME of a Secret was expected"),
+        (("--broker-secret", "a/b", "--service-type", "X"), "'X': Input should be 'LoadBalancer'"),
+        (("--broker-secret", "a/b", "--liveness", "x"), "--liveness: 'x': ADDRESS:PORT"),
+        (("--broker-secret", "a/b", "--metrics", "9"), "--metrics: '9': ADDRESS:PORT"),
+        (("--broker-secret", "a/b", "--advertise", "a b"), "--advertise: 'a b'"),
+    ],
+)
+def test_what_an_operator_is_told_wrong_is_refused(
+    tmp_path: Path, arguments: tuple[str, ...], told: str
+) -> None:
+    good = tmp_path / "kubeconfig"
+    user = {"name": "u", "user": {"token": "hunter2"}}
+    good.write_text(yaml.safe_dump(kubeconfig([user])))
+    done = stackbus("operator", *arguments, code=2, env={"KUBECONFIG": str(good)})
+    assert told in done.stderr
+
+
+def kubeconfig(users: Sequence[object]) -> dict[str, object]:
+    cluster = {"server": "https://127.0.0.1:1"}
+    return {
+        "current-context": "c",
+        "contexts": [{"name": "c", "context": {"cluster": "c", "user": "u"}}],
+        "clusters": [{"name": "c", "cluster": cluster}],
+        "users": users,
+    }
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "hunter2", "token: [hunter2", "{current-context: c}", "[]", "\x00", None]
+    + [yaml.safe_dump(kubeconfig(users)) for users in ([5], [{"name": "u"}], [{"user": 5}])],
+)
+def test_a_kubeconfig_that_is_none_is_told_in_a_sentence(tmp_path: Path, text: str | None) -> None:
+    path = tmp_path / "kubeconfig"
+    if text is not None:
+        path.write_text(text)
+    done = stackbus("operator", "--broker-secret", "a/b", code=2, env={"KUBECONFIG": str(path)})
+    assert "kubeconfig" in done.stderr
+    assert "hunter2" not in done.stderr
 
 
 def test_every_command_has_help_with_an_example() -> None:

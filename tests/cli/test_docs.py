@@ -172,3 +172,18 @@ def test_links_between_pages_lead_somewhere() -> None:
     for page in [ROOT / "README.md", *(ROOT / "docs").rglob("*.md")]:
         for link in _links(page):
             assert (page.parent / link).exists(), f"{page}: {link}"
+
+
+def test_every_target_that_readme_and_ci_name_has_a_recipe() -> None:
+    named = re.findall(
+        r"^make ([a-z-]+)$",
+        (ROOT / "README.md").read_text() + (ROOT / ".ci/run").read_text(),
+        re.MULTILINE,
+    )
+    assert "test-cloud" in named
+    recipes = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    (phony,) = re.findall(
+        r"^\.PHONY: ((?:.*\\\n)*.*)", (ROOT / "Makefile").read_text(), re.MULTILINE
+    )
+    assert sorted(recipes) == sorted(phony.replace("\\\n", "").split())
+    assert set(named) <= set(recipes)

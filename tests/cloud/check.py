@@ -54,11 +54,24 @@ class Background:
 
 
 @dataclass(frozen=True)
+class Unsaid:
+    """What an audit does not tell of some calls (``who``, ``what``, ``result``), and why.
+
+    ``calls``: the beginning of their names.
+    """
+
+    calls: str
+    lacks: tuple[str, ...]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Table:
     """``told.toml``, read."""
 
     calls: Mapping[str, Expected]
     background: Sequence[Background]
+    unsaid: Sequence[Unsaid] = ()
 
 
 @dataclass
@@ -82,7 +95,11 @@ def read_table(path: Path = TABLE) -> Table:
         Background(one["service"], re.compile(one["types"]), one["reason"], one.get("of", ""))
         for one in document["background"]
     ]
-    return Table(calls, background)
+    unsaid = [
+        Unsaid(one["calls"], tuple(one["lacks"]), one["reason"])
+        for one in document.get("audit", ())
+    ]
+    return Table(calls, background, unsaid)
 
 
 def belonging(

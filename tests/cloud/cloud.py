@@ -126,7 +126,7 @@ class Cloud:
         file.write_text(json.dumps(_DEPLOYMENT), "utf-8")
         # A bus that is up already stays as it is.
         port = ("--port-amqp", str(place.port("amqp")))
-        stackbus(place, "up", "-f", str(file), "--detach", *port)
+        stackbus(place, "up", "-f", str(file), "--record", "--detach", *port)
         told = status(place)
         who = (str(told["username"]), str(told["password"]))
         with httpx.Client(timeout=30, auth=who) as http:

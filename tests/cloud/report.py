@@ -10,11 +10,12 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table as Shown
 
-from tests.cloud import check
+from tests.cloud import audited, check
 from tests.cloud.cloud import TOPICS, stackbus
 from tests.cloud.members import MEMBERS
 from tests.cloud.place import Place
@@ -41,6 +42,7 @@ def report(place: Place, names: list[str], say: Callable[[str], None]) -> bool:
     table = check.read_table()
     rows, strays = check.compare(calls, everything, table)
     _show(rows, table)
+    problems += _audit(place, calls, everything, table)
     problems += [
         f"{row.call['call']} by {row.call['user']} on {row.call['resource_id']} at "
         f"{row.call['begin']}: {row.complaint}"
@@ -60,6 +62,19 @@ def report(place: Place, names: list[str], say: Callable[[str], None]) -> bool:
     for problem in problems:
         say(f"UNEXPLAINED {problem}")
     return not problems
+
+
+def _audit(
+    place: Place, calls: list[dict[str, Any]], everything: list[Sent], table: check.Table
+) -> list[str]:
+    """Hold the recorder's history, and what an audit of it tells, against what was done."""
+    identifiers = [str(one.notification()["message_id"]) for one in everything]
+    story = audited.lines(place, set(identifiers))
+    recorded = {event.id for line in story for event in line.events}
+    problems = [f"not in the history: {one}" for one in set(identifiers) - recorded]
+    found, _ = check.belonging(calls, everything, table)
+    told_of = [[identifiers[number] for number in numbers] for numbers in found]
+    return problems + list(audited.complaints(calls, told_of, story, table.unsaid))
 
 
 def _silent_services(place: Place, names: list[str], everything: list[Sent]) -> list[str]:

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from stackbus import __version__
-from stackbus.cli import bus, demo, tail, topics
+from stackbus.cli import bus, demo, history, operator, record, tail, topics
 
 app = typer.Typer(
     name="stackbus",
@@ -29,9 +29,18 @@ for command in (
     topics.config,
     tail.tail,
     bus.relay,
+    record.record,
+    history.events,
+    history.audit,
+    history.coverage,
+    history.quarantine,
+    history.sign,
+    history.verify,
+    operator.operator,
     demo.demo,
 ):
     app.command()(command)
+app.add_typer(history.history_app, name="history")
 
 
 def _version(wanted: bool) -> None:

@@ -7,14 +7,13 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
-import prometheus_client
 import typer
 
 from stackbus import logs, private_bus, wiring
 from stackbus.broker.node import Description, Wish
 from stackbus.cli import common
 from stackbus.cli.output import Format, errors, note, progress, show, show_table
-from stackbus.errors import InputError, StackbusError
+from stackbus.errors import InputError
 from stackbus.expose import status as exposed
 from stackbus.expose.deployment import load
 from stackbus.settings import Settings
@@ -38,6 +37,15 @@ def up(
     port_amqp: common.PortAmqp = None,
     port_amqp_tls: common.PortAmqpTls = None,
     advertise: common.Advertise = None,
+    record: Annotated[
+        bool | None,
+        typer.Option(
+            "--record/--no-record",
+            help="Record every notification in <state>/history, from a topic of its own, "
+            "stackbus.record. Without either, as the last time.",
+            show_default=False,
+        ),
+    ] = None,
     state: common.State = None,
 ) -> None:
     """Start the private broker and the relay, and stay until Ctrl-C.
@@ -58,10 +66,15 @@ def up(
                     starting.close()
                     _tell_ready(description)
 
-                private_bus.run(chosen, wish, deployment, say, ready)
+                private_bus.run(chosen, wish, deployment, say, ready, record=record)
             return
         with progress("starting the private bus") as say:
             if private_bus.is_up(chosen):
+                if record not in (None, wiring.is_recorded(chosen)):
+                    raise InputError(
+                        "the bus is up already, and a recorder starts or ends with it: "
+                        "run `stackbus down` first"
+                    )
                 private_bus.wait_until_answering(chosen, lambda: False)
                 if deployment is not None:
                     with wiring.bus(chosen) as where:
@@ -69,7 +82,7 @@ def up(
                             chosen, where, lambda one: one.plan(deployment), deployment, say
                         )
             else:
-                private_bus.start_detached(chosen, deployment, _arguments(wish), say)
+                private_bus.start_detached(chosen, deployment, _arguments(wish, record), say)
         note(f"the bus is up in {chosen.state}; stop it with: stackbus down")
 
 
@@ -124,6 +137,7 @@ def status(
                 "backlog": relay.backlog,
                 "quarantined": relay.quarantined,
             },
+            "recorded": wiring.is_recorded(chosen),
             "topics": [topic.name for topic in topics],
         }
         if output is not Format.table:
@@ -136,6 +150,7 @@ def status(
             ("AMQP, TLS", str(where.endpoint.port_amqps)),
             ("Relay", f"{relay.state}, {relay.standby} standing by, {relay.backlog} behind"),
             ("Quarantined", str(relay.quarantined)),
+            ("Recorded", "yes" if value["recorded"] else "no"),
             ("Topics", ", ".join(topic.name for topic in topics) or "none"),
         ]
         show_table(("", ""), rows)
@@ -157,12 +172,7 @@ def relay(
             envvar="STACKBUS_OUTER_URL", help="AMQP URL of the outer bus.", show_default=False
         ),
     ] = None,
-    metrics: Annotated[
-        str | None,
-        typer.Option(
-            metavar="ADDRESS:PORT", help="Serve Prometheus metrics there.", show_default=False
-        ),
-    ] = None,
+    metrics: common.Metrics = None,
     management_url: common.ManagementUrl = None,
     management_user: common.ManagementUser = None,
     state: common.State = None,
@@ -174,28 +184,27 @@ def relay(
     """
     with errors():
         logs.configure(json=not os.isatty(2))
-        chosen = common.settings(state, management_url, management_user, inner, outer)
+        chosen = common.settings(
+            state, management_url, management_user, inner_url=inner, outer_url=outer
+        )
         work = wiring.relay(chosen)
         work.stop_on_signals()
-        if metrics is not None:
-            address, _, port = metrics.rpartition(":")
-            if not port.isdecimal() or not address:
-                raise InputError(f"--metrics: {metrics!r}: ADDRESS:PORT was expected")
-            try:
-                prometheus_client.start_http_server(int(port), address)
-            except OSError as error:
-                raise StackbusError(f"--metrics {metrics}: {error.strerror}") from error
+        common.serve_metrics(metrics)
         work.run()
 
 
-def _arguments(wish: Wish) -> list[str]:
+def _arguments(wish: Wish, record: bool | None) -> list[str]:
     given = {
         "--listen": wish.listen,
         "--port-amqp": wish.port_amqp,
         "--port-amqp-tls": wish.port_amqps,
         "--advertise": ",".join(wish.advertise) if wish.advertise else None,
     }
-    return [word for name, value in given.items() if value for word in (name, str(value))]
+    flags = [] if record is None else ["--record" if record else "--no-record"]
+    return [
+        *flags,
+        *(word for name, value in given.items() if value for word in (name, str(value))),
+    ]
 
 
 def _refuse_own_broker(chosen: Settings) -> None:

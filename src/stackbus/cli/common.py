@@ -7,6 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any
 
+import prometheus_client
 import typer
 from pydantic import ValidationError
 
@@ -60,6 +61,33 @@ DeploymentFile = Annotated[
         "-f", "--filename", help="The OpenStackDeployment, a YAML file; - is standard input."
     ),
 ]
+Metrics = Annotated[
+    str | None,
+    typer.Option(
+        "--metrics",
+        metavar="ADDRESS:PORT",
+        help="Serve Prometheus metrics there.",
+        show_default=False,
+    ),
+]
+HistoryDsn = Annotated[
+    str | None,
+    typer.Option(
+        "--history",
+        metavar="DSN",
+        envvar="STACKBUS_HISTORY",
+        help="Where events are kept: chdb:///path or clickhouse[s]://host/database; one with a "
+        "password goes into the environment. Default: <state>/history.",
+        show_default=False,
+    ),
+]
+Since = Annotated[
+    str | None,
+    typer.Option(help="From this time on: -2h, or ISO 8601 (UTC).", show_default=False),
+]
+Until = Annotated[
+    str | None, typer.Option(help="Before this time: -2h, or ISO 8601.", show_default=False)
+]
 Output = Annotated[Format, typer.Option("-o", "--output", help="How to print the result.")]
 
 _DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]+)?)(s|m|h|d|w)")
@@ -71,23 +99,23 @@ def settings(
     state: Path | None = None,
     management_url: str | None = None,
     management_user: str | None = None,
-    inner_url: str | None = None,
-    outer_url: str | None = None,
+    **others: object,
 ) -> Settings:
     """Read the settings from the environment; options override. Raises InputError."""
     given: dict[str, Any] = {
         "state": state.expanduser().absolute() if state else None,
         "management_url": management_url,
         "management_user": management_user,
-        "inner_url": inner_url,
-        "outer_url": outer_url,
+        **others,
     }
     try:
         return Settings(**{name: value for name, value in given.items() if value is not None})
     except ValidationError as error:
-        first = error.errors(include_input=False)[0]
-        name = str(first["loc"][0]).upper()
-        raise InputError(f"setting STACKBUS_{name}: {first['msg']}") from None
+        first = error.errors()[0]
+        name = str(first["loc"][0])
+        secret = "SecretStr" in str(Settings.model_fields[name].annotation)
+        shown = "" if secret else f"{first['input']!r}: "
+        raise InputError(f"setting STACKBUS_{name.upper()}: {shown}{first['msg']}") from None
     except ValueError as error:  # a list that is no JSON
         raise InputError(f"settings: {error}") from None
 
@@ -111,6 +139,25 @@ def duration(text: str, option: str) -> timedelta:
             f"{option}: {text!r}: a number with a unit was expected: 30s, 10m, 24h, 7d"
         )
     return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+
+
+def check_auth(auth: str) -> None:
+    """Refuse what is no way to log in. Raises InputError."""
+    if auth not in ("certificate", "password"):
+        raise InputError(f"--auth: {auth!r}: certificate or password")
+
+
+def serve_metrics(metrics: str | None) -> None:
+    """Serve Prometheus metrics at ADDRESS:PORT, if that is given."""
+    if metrics is None:
+        return
+    address, _, port = metrics.rpartition(":")
+    if not port.isdecimal() or not address:
+        raise InputError(f"--metrics: {metrics!r}: ADDRESS:PORT was expected")
+    try:
+        prometheus_client.start_http_server(int(port), address)
+    except (OSError, OverflowError) as error:
+        raise StackbusError(f"--metrics {metrics}: {error}") from error
 
 
 def require_up(chosen: Settings) -> None:

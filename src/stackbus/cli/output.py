@@ -78,3 +78,13 @@ def errors() -> Iterator[None]:
         stderr.print(f"stackbus: {error}", markup=False, style="red")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
+
+
+@contextmanager
+def pipe_may_close() -> Iterator[None]:
+    """Take it as the end, and no error, that whoever read our output has gone."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import islice
 from pathlib import Path
@@ -17,17 +16,14 @@ import yaml
 
 from stackbus import logs, wiring
 from stackbus.cli import common
-from stackbus.cli.output import Format, errors, note
-from stackbus.clients.amqp import consumer_parameters
+from stackbus.cli.output import Format, errors, note, pipe_may_close
 from stackbus.errors import InputError
 from stackbus.expose import tail as tailing
 from stackbus.expose.deployment import service_named
-from stackbus.expose.secrets import parse_manifest
 from stackbus.expose.tail import Acknowledge, End, Filter, Told
 from stackbus.services.service import PRIORITIES
 
 _LINE = "{:<19}  {:<8}  {:<9}  {:<32}  {:<44}  {}"
-_PREFIX, _SUFFIX = "openstack-", "-notifications"
 
 
 def tail(
@@ -103,10 +99,12 @@ def tail(
         settings = common.settings(state, management_url, management_user)
         if (topic is None) == (secret is None):
             raise InputError("name a topic to watch, or a Secret to consume with: --secret FILE")
-        if auth not in ("certificate", "password"):
-            raise InputError(f"--auth: {auth!r}: certificate or password")
+        common.check_auth(auth)
         if secret is not None:
-            told = _consumed(secret, chosen, end, by_password=auth == "password", plain=plain)
+            name, parameters = wiring.consumer(
+                secret, "stackbus tail", by_password=auth == "password", plain=plain
+            )
+            told = tailing.consume(parameters, name, chosen, end)
         else:
             if plain or auth != "certificate":
                 raise InputError("--auth and --plain go with --secret")
@@ -116,24 +114,6 @@ def tail(
             told = tailing.watch(parameters, str(topic), chosen, end)
         with closing(told):
             _print_all(told, limit, _printer(output))
-
-
-def _consumed(
-    path: Path, chosen: Filter, end: End, *, by_password: bool, plain: bool
-) -> Generator[tuple[Told, Acknowledge]]:
-    try:
-        text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read: {error}") from None
-    secret = parse_manifest(text, str(path))
-    name = secret.name
-    if not (name.startswith(_PREFIX) and name.endswith(_SUFFIX)):
-        raise InputError(f"{path}: {name!r} is not openstack-<topic>-notifications")
-    parameters = consumer_parameters(
-        secret.data, "stackbus tail", by_password=by_password, plain=plain
-    )
-    topic = name[len(_PREFIX) : -len(_SUFFIX)]
-    return tailing.consume(parameters, topic, chosen, end)
 
 
 def _filter(
@@ -158,14 +138,11 @@ def _print_all(
     told: Iterator[tuple[Told, Acknowledge]], limit: int | None, show: Callable[[Told], None]
 ) -> None:
     """Print until the end; a closed pipe is one."""
-    try:
+    with pipe_may_close():
         for one, acknowledge in islice(told, limit):
             show(one)
             sys.stdout.flush()
             acknowledge()
-    except BrokenPipeError:
-        # Whoever read our output has gone: nothing more can be said there.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _printer(output: Format) -> Callable[[Told], None]:

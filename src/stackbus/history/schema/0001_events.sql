@@ -1,0 +1,106 @@
+-- The events, one row for each resource that a notification tells of.
+--
+-- Sorted by time, because each question of an auditor has one: what happened between two times,
+-- by this user, in this project. What happened to one resource, in one request, or by a user ever
+-- since, is found by the bloom filters. A repeated event has the same time and identity, so it
+-- replaces itself.
+-- One partition a month: an insert of one month is there wholly or not at all, and the retention
+-- drops whole months.
+CREATE TABLE IF NOT EXISTS $LOCAL(events) $ON_CLUSTER
+(
+    id                String CODEC(ZSTD(1)),
+    `index`           UInt32 CODEC(Delta, ZSTD(1)),
+    time              DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    received          DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    service           LowCardinality(String),
+    type              LowCardinality(String),
+    action            LowCardinality(String),
+    phase             LowCardinality(String),
+    outcome           LowCardinality(String),
+    priority          LowCardinality(String),
+    publisher         LowCardinality(String),
+    host              LowCardinality(String),
+    resource_type     LowCardinality(String),
+    resource_id       String CODEC(ZSTD(1)),
+    resource_name     String CODEC(ZSTD(1)),
+    project_id        LowCardinality(String),
+    user_id           LowCardinality(String),
+    user_name         LowCardinality(String),
+    actor_project_id  LowCardinality(String),
+    request_id        String CODEC(ZSTD(1)),
+    global_request_id String CODEC(ZSTD(1)),
+    address           LowCardinality(String),
+    attributes        String CODEC(ZSTD(3)),
+    payload           String CODEC(ZSTD(3)),
+    channels          Array(LowCardinality(String)),
+    -- Where the row stands among those that one recorder wrote: see proof.py.
+    recorder          LowCardinality(String),
+    batch             UInt32 CODEC(Delta, ZSTD(1)),
+    position          UInt32 CODEC(Delta, ZSTD(1)),
+    hash              String CODEC(ZSTD(1)),
+    previous          LowCardinality(String),
+    chain             LowCardinality(String),
+    INDEX by_received       received          TYPE minmax              GRANULARITY 1,
+    INDEX by_chain          (recorder, batch) TYPE minmax              GRANULARITY 1,
+    INDEX by_resource       resource_id       TYPE bloom_filter(0.005) GRANULARITY 1,
+    INDEX by_name           resource_name     TYPE bloom_filter(0.005) GRANULARITY 1,
+    INDEX by_user           user_id           TYPE bloom_filter(0.005) GRANULARITY 1,
+    INDEX by_project        project_id        TYPE bloom_filter(0.005) GRANULARITY 1,
+    INDEX by_request        request_id        TYPE bloom_filter(0.005) GRANULARITY 1,
+    INDEX by_global_request global_request_id TYPE bloom_filter(0.005) GRANULARITY 1
+)
+ENGINE = $REPLACING()
+PARTITION BY toYYYYMM(time)
+ORDER BY (time, id, `index`)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
+$DISTRIBUTED(events, cityHash64(id));
+
+-- Which other channel told a notification too, after the one that stands in its events.
+CREATE TABLE IF NOT EXISTS $LOCAL(told) $ON_CLUSTER
+(
+    id       String CODEC(ZSTD(1)),
+    time     DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    received DateTime64(6, 'UTC') CODEC(Delta, ZSTD(1)),
+    service  LowCardinality(String),
+    type     LowCardinality(String),
+    channel  LowCardinality(String)
+)
+ENGINE = $REPLACING()
+PARTITION BY toYYYYMM(time)
+ORDER BY (time, id, channel)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
+$DISTRIBUTED(told, cityHash64(id));
+
+-- What could not be read, whole (base64), by the SHA-256 of what came.
+CREATE TABLE IF NOT EXISTS $LOCAL(quarantine) $ON_CLUSTER
+(
+    digest   String,
+    received DateTime64(6, 'UTC'),
+    channel  LowCardinality(String),
+    origin   String,
+    service  LowCardinality(String),
+    reason   String,
+    body     String CODEC(ZSTD(3)),
+    released UInt8 DEFAULT 0
+)
+ENGINE = $REPLACING(released)
+ORDER BY digest
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
+$DISTRIBUTED(quarantine, cityHash64(digest));
+
+-- How far a channel that is read from a place (a log file, an index) has been read.
+CREATE TABLE IF NOT EXISTS $LOCAL(positions) $ON_CLUSTER
+(
+    channel  LowCardinality(String),
+    source   String,
+    position String,
+    at       DateTime64(6, 'UTC')
+)
+ENGINE = $REPLACING(at)
+ORDER BY (channel, source)
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+
+$DISTRIBUTED(positions, cityHash64(source));

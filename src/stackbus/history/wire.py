@@ -1,0 +1,76 @@
+"""What travels between a process and the one that has the embedded history open.
+
+Frames of MessagePack over a Unix socket, each after its length. Used by ``engine.py`` and
+``serve.py``, of the same release: the socket is no interface for others.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+LOCK, SOCKET, LOG = "stackbus.lock", "stackbus.sock", "stackbus.log"
+"""Files beside the data: who holds the lock has it open, and listens on the socket."""
+
+_FRAME = struct.Struct("!Q")
+_LONGEST = 1 << 32
+_PART = 1 << 20
+
+
+class Ask(msgspec.Struct, array_like=True):
+    """A question: ``verb`` is read, run, write, lock, unlock or hello."""
+
+    verb: str
+    text: str
+    parameters: dict[str, Any] = {}
+    rows: bytes = b""
+
+
+class Answer(msgspec.Struct, array_like=True):
+    """Rows, or why there are none, and whether that may pass."""
+
+    rows: bytes = b""
+    error: str = ""
+    may_pass: bool = False
+
+
+def send(connection: socket.socket, value: Ask | Answer) -> None:
+    """Send one frame."""
+    data = msgspec.msgpack.encode(value)
+    connection.sendall(_FRAME.pack(len(data)) + data)
+
+
+def receive(connection: socket.socket) -> bytes | None:
+    """Give one frame; None at the end."""
+    header = _exactly(connection, _FRAME.size)
+    if header is None:
+        return None
+    (length,) = _FRAME.unpack(header)
+    return _exactly(connection, length) if length < _LONGEST else None
+
+
+def _exactly(connection: socket.socket, length: int) -> bytes | None:
+    data = bytearray()
+    while len(data) < length:
+        part = connection.recv(min(length - len(data), _PART))
+        if not part:
+            return None
+        data += part
+    return bytes(data)
+
+
+@contextmanager
+def short_path(folder: Path) -> Iterator[str]:
+    """Give a name of ``folder`` that leaves room in a socket's 108 bytes, however deep it lies."""
+    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{handle}"
+    finally:
+        os.close(handle)

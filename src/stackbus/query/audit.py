@@ -1,0 +1,216 @@
+"""The story of a resource, a user, a project or a request: who, from where, what, which result.
+
+Called by ``cli/history.py`` for ``stackbus audit``. ``story`` fetches the events; ``told`` (pure)
+folds them into lines: the start and the end of one action are one line with its duration, and so
+are the notifications that tell the same twice (Nova in both formats, Designate's domains).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from stackbus.events.model import Event
+from stackbus.history.history import History
+from stackbus.query.events import listed
+from stackbus.query.filter import Filter
+
+_TWINS = timedelta(seconds=2)
+"""Two notifications of one thing that happened come within this time."""
+_AT_ONCE = 500
+"""Requests of which the starts are looked up at once."""
+_PERIODIC = "exists"
+_WORST = ("failure", "success", "unknown")
+
+Key = tuple[str, str, str, str]
+
+
+@dataclass(slots=True)
+class Line:
+    """One thing that was done: a line of the story. ``duration`` is None where no end was told."""
+
+    time: datetime
+    service: str
+    action: str
+    resource_type: str
+    resource_id: str
+    resource_name: str
+    project_id: str
+    outcome: str
+    user_id: str
+    user_name: str
+    actor_project_id: str
+    address: str
+    request_id: str
+    global_request_id: str
+    reason: str
+    ended: datetime | None = None
+    events: list[Event] = field(default_factory=list)
+
+    @property
+    def duration(self) -> float | None:
+        """Give the seconds from start to end."""
+        if self.ended is None or len({event.phase for event in self.events}) == 1:
+            return None
+        return (self.ended - self.time).total_seconds()
+
+    @property
+    def state(self) -> str:
+        """Say ``started`` where an end is missing, else the outcome."""
+        is_open = self.ended is None and all(event.phase == "start" for event in self.events)
+        return "started" if is_open and self.outcome == "unknown" else self.outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """Whose story is asked for: one of these. A resource and a user by id, or by name."""
+
+    resource: str = ""
+    user: str = ""
+    project: str = ""
+    request: str = ""
+
+
+def story(
+    history: History,
+    subject: Subject,
+    since: datetime | None,
+    until: datetime | None,
+    *,
+    periodic: bool = False,
+) -> list[Line]:
+    """Tell the story in order. ``periodic`` reports (``exists``) are left out unless wanted."""
+
+    def asked(**values: str | Iterable[str]) -> dict[tuple[str, int], Event]:
+        wanted = Filter(
+            {name: (one,) if isinstance(one, str) else tuple(one) for name, one in values.items()},
+            since=since,
+            until=until,
+        )
+        return {
+            (event.id, event.index): event
+            for event in listed(history, wanted, payload=False)
+            if periodic or event.action != _PERIODIC
+        }
+
+    if subject.resource:
+        found = asked(resource_id=subject.resource)
+        if not found:
+            named = asked(resource_name=subject.resource)
+            found = named | asked(resource_id=_ids(one.resource_id for one in named.values()))
+    elif subject.user:
+        found = asked(user_id=subject.user)
+        if not found:
+            named = asked(user_name=subject.user)
+            found = named | asked(user_id=_ids(one.user_id for one in named.values()))
+    elif subject.project:
+        found = asked(project_id=subject.project) | asked(actor_project_id=subject.project)
+    else:
+        found = asked(request_id=subject.request) | asked(global_request_id=subject.request)
+    found |= {(one.id, one.index): one for one in _starts(history, found.values(), since)}
+    return told(found.values())
+
+
+def _ids(told_ids: Iterable[str]) -> list[str]:
+    """Give the ids that were told; one that nothing has, if there is none."""
+    return sorted({one for one in told_ids if one}) or ["-"]
+
+
+def _starts(history: History, events: Iterable[Event], since: datetime | None) -> Iterator[Event]:
+    """Give the starts of what ended among ``events`` that do not say yet what they are about."""
+    ends = {
+        (one.service, one.resource_type, one.action, one.request_id)
+        for one in events
+        if one.phase in ("end", "error") and one.request_id
+    }
+    requests = sorted({request for *_, request in ends})
+    for first in range(0, len(requests), _AT_ONCE):
+        wanted = Filter(
+            {"request_id": tuple(requests[first : first + _AT_ONCE]), "phase": ("start",)},
+            since=since,
+        )
+        for event in listed(history, wanted, payload=False):
+            is_nameless = not event.resource_id
+            key = (event.service, event.resource_type, event.action, event.request_id)
+            if is_nameless and key in ends:
+                yield event
+
+
+def told(events: Iterable[Event]) -> list[Line]:
+    """Fold events into lines, in the order of their beginning."""
+    lines: list[Line] = []
+    running: dict[Key, list[Line]] = {}
+    for event in sorted(
+        events, key=lambda one: (one.time, one.phase != "start", one.id, one.index)
+    ):
+        key = (event.service, event.resource_type, event.action, event.request_id)
+        candidates = running.setdefault(key, [])
+        line = next((one for one in candidates if _belongs(event, one)), None)
+        if line is None:
+            line = _line(event)
+            lines.append(line)
+            candidates.append(line)
+        _add(event, line)
+    return lines
+
+
+def _order(event: Event) -> tuple[datetime, bool, str, int]:
+    return event.time, event.phase != "start", event.id, event.index
+
+
+def _belongs(event: Event, line: Line) -> bool:
+    """Tell whether an event is one more part of what a line tells."""
+    if line.resource_id and event.resource_id and line.resource_id != event.resource_id:
+        return False
+    same_part = [one for one in line.events if one.phase == event.phase]
+    if any(one.type == event.type for one in same_part):
+        return False  # it happened once more
+    if same_part:  # its twin, in the other format
+        return event.time - same_part[0].time <= _TWINS
+    if event.phase in ("end", "error"):
+        return line.ended is None or event.time - line.ended <= _TWINS
+    return event.phase == "start" and event.time - line.time <= _TWINS
+
+
+def _line(event: Event) -> Line:
+    return Line(
+        event.time,
+        event.service,
+        event.action,
+        event.resource_type,
+        event.resource_id,
+        event.resource_name,
+        event.project_id,
+        "unknown",
+        event.user_id,
+        event.user_name,
+        event.actor_project_id,
+        event.address,
+        event.request_id,
+        event.global_request_id,
+        "",
+    )
+
+
+_TOLD_LATER = (
+    "resource_id",
+    "resource_name",
+    "project_id",
+    "user_id",
+    "user_name",
+    "actor_project_id",
+    "address",
+    "global_request_id",
+)
+
+
+def _add(event: Event, line: Line) -> None:
+    for name in _TOLD_LATER:
+        if not getattr(line, name):
+            setattr(line, name, getattr(event, name))
+    line.reason = line.reason or str(event.attributes.get("reason", ""))
+    line.outcome = min(line.outcome, event.outcome, key=_WORST.index)
+    if event.phase != "start":
+        line.ended = event.time
+    line.events.append(event)

@@ -1,0 +1,155 @@
+"""Deliveries are read and stored in processes of their own, a batch each.
+
+``Storing`` is what ``recorder.py`` calls; ``Storer`` does the work over there, with a history of
+its own. So the recorder's process does nothing but speak to its channel, and on two cores half as
+much again is recorded in the same time. A batch is whole in the history when ``store`` returns; if
+the other process dies, nothing of it was promised, and a new one is started.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import multiprocessing
+import os
+import signal
+import threading
+from collections import Counter
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from datetime import datetime
+
+import msgspec
+
+from stackbus.errors import HistoryUnreachable, StackbusError, Unreadable
+from stackbus.events.scrub import Scrubber
+from stackbus.history.history import History, Prepared, Quarantined
+from stackbus.record.channel import Delivery
+from stackbus.record.collector import spare_the_collector
+from stackbus.record.reading import prepared
+
+_PR_SET_PDEATHSIG = 1  # prctl(2)
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(list[Delivery]).decode
+
+
+class QuarantineFull(StackbusError):
+    """More came that nobody can read than the settings allow to keep."""
+
+
+class Outcome(msgspec.Struct, frozen=True):
+    """What became of one batch, in notifications by service; ``newest``: its youngest event."""
+
+    told: dict[str, int]
+    unknown: dict[str, int]
+    new: dict[str, int]
+    known: dict[str, int]
+    quarantined: int
+    newest: datetime | None
+
+
+class Storer:
+    """Reads deliveries and stores them in ``history``."""
+
+    def __init__(self, history: History, scrubber: Scrubber, quarantine_max_bytes: int) -> None:
+        """Store in ``history``, and no more unreadable bytes than the last one says."""
+        self._history = history
+        self._scrubber = scrubber
+        self._quarantine_max_bytes = quarantine_max_bytes
+
+    def store(self, deliveries: Sequence[Delivery]) -> Outcome:
+        """Store a batch. Raises QuarantineFull, and HistoryError."""
+        ready: list[Prepared] = []
+        unreadable: list[Quarantined] = []
+        for delivery in deliveries:
+            try:
+                ready += prepared(delivery, self._scrubber)
+            except Unreadable as error:
+                unreadable.append(self._set_aside(delivery, str(error)))
+        if unreadable:
+            self._hold_quarantine(unreadable)
+        stored = self._history.store(ready, unreadable)
+        first = [one.event for one in ready if one.event.index == 0]
+        return Outcome(
+            Counter(event.service for event in first),
+            Counter(event.service for event in first if not event.resource_type),
+            stored.new_by_service,
+            stored.known_by_service,
+            len(unreadable),
+            max((event.time for event in first), default=None),
+        )
+
+    def _set_aside(self, delivery: Delivery, reason: str) -> Quarantined:
+        body = delivery.body
+        if not delivery.scrubbed:
+            body = self._scrubber.without_secrets(body)
+        return Quarantined(
+            delivery.received, delivery.channel, delivery.origin, delivery.service, reason, body
+        )
+
+    def _hold_quarantine(self, unreadable: Sequence[Quarantined]) -> None:
+        size = self._history.quarantined_bytes() + sum(len(one.body) for one in unreadable)
+        if size > self._quarantine_max_bytes:
+            raise QuarantineFull(
+                f"the quarantine would hold {size:,} bytes, more than quarantine_max_bytes allows "
+                f"({self._quarantine_max_bytes:,}): somebody sends what is no notification. "
+                "`stackbus quarantine` shows it; what came last has been left where it was"
+            )
+
+
+class Storing:
+    """The processes that store, as the recorder sees them."""
+
+    def __init__(self, make: Callable[[], Storer], processes: int) -> None:
+        """Have ``make`` called over there; it must be a function of a module, or a partial."""
+        self.processes = processes
+        self._make = make
+        self._turn = threading.Lock()
+        self._pool: ProcessPoolExecutor | None = None
+
+    def store(self, deliveries: Sequence[Delivery]) -> Outcome:
+        """Store a batch over there. Raises what ``Storer.store`` raises."""
+        with self._turn:
+            pool = self._pool = self._pool or ProcessPoolExecutor(
+                self.processes,
+                multiprocessing.get_context("spawn"),
+                _begin,
+                (self._make, os.getpid()),
+            )
+        try:
+            return pool.submit(_store, _encode(deliveries)).result()
+        except (BrokenProcessPool, RuntimeError) as error:  # this one, or it was shut down
+            with self._turn:
+                if self._pool is pool:
+                    self._pool = None
+            pool.shutdown()
+            raise HistoryUnreachable("a process that stores has ended: see the log") from error
+
+    def close(self) -> None:
+        """End the other processes, after what they are doing."""
+        if self._pool is not None:
+            self._pool.shutdown()
+
+
+_make: Callable[[], Storer] | None = None
+_storer: Storer | None = None
+
+
+def _begin(make: Callable[[], Storer], parent: int) -> None:
+    """Begin the other process: it ends with its parent, and a Ctrl-C is the parent's."""
+    global _make  # noqa: PLW0603 -- what a pool's process has is its module
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:
+        os._exit(1)  # the parent ended before it could be said
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    spare_the_collector()
+    _make = make
+
+
+def _store(deliveries: bytes) -> Outcome:
+    global _storer  # noqa: PLW0603 -- the same
+    assert _make is not None
+    if _storer is None:
+        _storer = _make()
+    return _storer.store(_decode(deliveries))

@@ -1,0 +1,170 @@
+"""The story: starts and ends of one action are one line, and so is what is told twice."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+
+import msgspec
+import pytest
+from tests.conftest import golden
+
+from stackbus.events.model import Event
+from stackbus.events.normalise import normalise
+from stackbus.history.engine import opened
+from stackbus.history.history import History, Layout, Prepared
+from stackbus.query.audit import Subject, story, told
+
+BEGAN = datetime(2026, 11, 24, tzinfo=UTC)
+CAPTURED = [event for one in golden() for event in normalise(one.body, "bus", BEGAN, one.service)]
+ANY = CAPTURED[0]
+
+
+def event(second: float, type_: str, action: str, phase: str, **fields: object) -> Event:
+    given: dict[str, object] = {
+        "id": f"{second}-{type_}", "index": 0, "time": BEGAN + timedelta(seconds=second),
+        "service": "nova", "type": type_, "action": action, "phase": phase,
+        "outcome": {"start": "unknown", "error": "failure"}.get(phase, "success"),
+        "resource_type": "server", "resource_id": "s1", "resource_name": "web",
+        "project_id": "p1", "user_id": "u1", "user_name": "", "actor_project_id": "p1",
+        "request_id": "req-1", "global_request_id": "", "address": "", "attributes": {},
+    }  # fmt: skip
+    return msgspec.structs.replace(ANY, **{**given, **fields})
+
+
+def lines(*events: Event) -> list[tuple[str, str, float | None, int]]:
+    return [(one.action, one.state, one.duration, len(one.events)) for one in told(events)]
+
+
+def test_start_and_end_are_one_line_with_its_duration() -> None:
+    assert lines(
+        event(0, "compute.instance.create.start", "create", "start"),
+        event(3.5, "compute.instance.create.end", "create", "end"),
+    ) == [("create", "success", 3.5, 2)]
+
+
+def test_what_began_and_was_not_heard_of_again_is_started() -> None:
+    assert lines(event(0, "network.create.start", "create", "start")) == [
+        ("create", "started", None, 1)
+    ]
+
+
+def test_an_error_is_a_failure_with_its_reason() -> None:
+    (line,) = told(
+        [
+            event(0, "compute.instance.create.start", "create", "start"),
+            event(2, "compute.instance.create.error", "create", "error",
+                  attributes={"reason": "no host"}),
+        ]
+    )  # fmt: skip
+    assert (line.state, line.reason, line.duration) == ("failure", "no host", 2)
+
+
+def test_both_formats_of_nova_are_one_line() -> None:
+    assert lines(
+        event(0.0, "compute.instance.create.start", "create", "start"),
+        event(0.1, "instance.create.start", "create", "start"),
+        event(3.0, "instance.create.end", "create", "end"),
+        event(3.1, "compute.instance.create.end", "create", "end"),
+    ) == [("create", "success", 3.1, 4)]
+    assert lines(
+        event(0.0, "compute.instance.update", "update", "none"),
+        event(0.1, "instance.update", "update", "none"),
+        event(0.2, "compute.instance.update", "update", "none"),
+        event(0.3, "instance.update", "update", "none"),
+    ) == [("update", "success", None, 2), ("update", "success", None, 2)]
+
+
+def test_the_same_done_again_is_a_line_of_its_own() -> None:
+    assert lines(
+        event(0, "compute.instance.reboot.start", "reboot", "start"),
+        event(1, "compute.instance.reboot.end", "reboot", "end"),
+        event(5, "compute.instance.reboot.start", "reboot", "start"),
+        event(7, "compute.instance.reboot.end", "reboot", "end"),
+    ) == [("reboot", "success", 1, 2), ("reboot", "success", 2, 2)]
+
+
+def test_two_at_once_are_kept_apart_by_their_request_and_resource() -> None:
+    assert lines(
+        event(0, "compute.instance.create.start", "create", "start"),
+        event(0, "compute.instance.create.start", "create", "start", resource_id="s2", id="x"),
+        event(1, "compute.instance.create.start", "create", "start", request_id="req-2", id="y"),
+        event(2, "compute.instance.create.end", "create", "end", resource_id="s2", id="z"),
+        event(3, "compute.instance.create.end", "create", "end"),
+    ) == [
+        ("create", "success", 3, 2),
+        ("create", "success", 2, 2),
+        ("create", "started", None, 1),
+    ]
+
+
+def test_a_start_that_names_no_resource_belongs_to_the_end_of_its_request() -> None:
+    (line,) = told(
+        [
+            event(0, "port.create.start", "create", "start", resource_id="", service="neutron",
+                  resource_type="port"),
+            event(0.5, "port.create.end", "create", "end", service="neutron",
+                  resource_type="port"),
+        ]
+    )  # fmt: skip
+    assert (line.resource_id, line.duration) == ("s1", 0.5)
+
+
+def test_what_is_told_only_later_is_told() -> None:
+    (line,) = told(
+        [
+            event(0, "a.start", "create", "start", user_name="", address="", project_id=""),
+            event(1, "a.end", "create", "end", user_name="alice", address="192.0.2.1"),
+        ]
+    )
+    assert (line.user_name, line.address, line.project_id) == ("alice", "192.0.2.1", "p1")
+
+
+@pytest.fixture(scope="module")
+def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
+    engine = opened(f"chdb://{tmp_path_factory.mktemp('audit')}/history")
+    made = History(engine, Layout(), "r1")
+    made.migrate()
+    made.store([Prepared.of(one) for one in CAPTURED], [])
+    yield made
+    made.close()
+
+
+def test_a_story_is_found_by_id_by_name_and_by_request(history: History) -> None:
+    one = next(
+        event for event in CAPTURED
+        if event.type == "instance.create.end" and event.user_id and event.outcome == "success"
+    )  # fmt: skip
+    for subject in (
+        Subject(resource=one.resource_id),
+        Subject(resource=one.resource_name),
+        Subject(user=one.user_id),
+        Subject(project=one.project_id),
+        Subject(request=one.request_id),
+    ):
+        found = story(history, subject, None, None)
+        assert one.id in {event.id for line in found for event in line.events}
+        assert found == sorted(found, key=lambda line: line.time)
+    assert story(history, Subject(resource="nothing has this name"), None, None) == []
+    assert story(history, Subject(resource=one.resource_id), BEGAN, None) == []
+
+
+def test_designate_s_twins_are_one_line(history: History) -> None:
+    zones = [event for event in CAPTURED if event.type == "dns.zone.create"]
+    for line in story(history, Subject(resource=zones[0].resource_id), None, None):
+        if line.action == "create" and line.resource_type == "zone":
+            assert sorted(event.type for event in line.events) == [
+                "dns.domain.create",
+                "dns.zone.create",
+            ]
+            return
+    raise AssertionError("no creation of the zone")
+
+
+def test_periodic_reports_are_told_only_when_asked(history: History) -> None:
+    report = next(event for event in CAPTURED if event.action == "exists" and event.resource_id)
+    subject = Subject(resource=report.resource_id)
+    without = story(history, subject, None, None)
+    assert all(line.action != "exists" for line in without)
+    with_them = story(history, subject, None, None, periodic=True)
+    assert any(line.action == "exists" for line in with_them)

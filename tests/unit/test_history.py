@@ -1,0 +1,275 @@
+"""The history on the embedded engine: once, whatever happens; and shared between processes."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+import msgspec
+import pytest
+from tests.conftest import golden, wait_until
+
+from stackbus.errors import HistoryError, HistoryUnreachable, InputError
+from stackbus.events.model import Event
+from stackbus.events.normalise import normalise
+from stackbus.history.engine import opened
+from stackbus.history.history import (
+    Engine,
+    History,
+    Layout,
+    Prepared,
+    Quarantined,
+    migrations,
+    statements,
+)
+from stackbus.query.events import listed
+from stackbus.query.filter import Filter
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
+CAPTURED = [event for one in golden() for event in normalise(one.body, "bus", NOW, one.service)]
+EVENTS = [Prepared.of(event) for event in CAPTURED]
+NOTIFICATIONS = len({event.id for event in CAPTURED})
+
+
+class Number(msgspec.Struct):
+    number: int
+
+
+class Linked(msgspec.Struct):
+    batch: int
+    previous: str
+    chain: str
+
+
+@pytest.fixture
+def engine(tmp_path: Path) -> Iterator[Engine]:
+    found = opened(f"chdb://{tmp_path}/history")
+    yield found
+    found.close()
+
+
+def history(engine: Engine, recorder: str = "r1") -> History:
+    made = History(engine, Layout(), recorder)
+    made.migrate()
+    return made
+
+
+def number(of: History, sql: str) -> int:
+    return next(of.rows(sql, Number, {})).number
+
+
+def lines(events: list[Event]) -> list[bytes]:
+    return sorted(msgspec.json.encode(event) for event in events)
+
+
+def test_every_captured_notification_is_stored_as_it_is_and_once(engine: Engine) -> None:
+    first = history(engine)
+    assert first.store(EVENTS, []).new == NOTIFICATIONS
+    again = first.store(EVENTS, [])
+    assert (again.new, again.known) == (0, NOTIFICATIONS)
+    assert lines(list(listed(first, Filter()))) == lines(CAPTURED)
+    assert number(first, "SELECT count() AS number FROM events") == len(CAPTURED)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    ['"a text, {\\"not\\": \\"an object\\"}"', "[1, 2]", "3.5", "true", "null", "{}", '""', '"null"',
+     '{"a" : "\\u00e9\\ud83d\\ude00 / \\/ \\\\ \\u0000 \\t", "b":[ ]}', '{"": {"x": 1e400}}'],
+)  # fmt: skip
+def test_any_payload_comes_back_byte_for_byte(engine: Engine, payload: str) -> None:
+    event = msgspec.structs.replace(CAPTURED[0], payload=msgspec.Raw(payload.encode()))
+    first = history(engine)
+    first.store([Prepared.of(event)], [])
+    assert [bytes(one.payload).decode() for one in listed(first, Filter())] == [payload]
+    assert lines(list(listed(first, Filter()))) == lines([event])
+
+
+def test_two_that_insert_the_same_at_once_leave_it_once_on_a_server(engine: Engine) -> None:
+    first, second = history(engine), history(engine, "r2")
+    first._insert(EVENTS[:10])
+    second._insert(EVENTS[:10])
+    assert number(first, "SELECT count() AS number FROM events FINAL") == 10
+
+
+def test_another_channel_that_tells_the_same_is_noted(engine: Engine) -> None:
+    first = history(engine)
+    first.store(EVENTS[:5], [])
+    logged = [
+        Prepared.of(msgspec.structs.replace(event, channels=("log",))) for event in CAPTURED[:7]
+    ]
+    assert (first.store(logged, []).new, first.store(logged, []).known) == (2, 7)
+    assert number(first, "SELECT count() AS number FROM told FINAL") == 5
+
+
+@pytest.mark.parametrize("arrives", [True, False])
+def test_a_failed_insert_is_done_again_and_the_chain_goes_on(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, arrives: bool
+) -> None:
+    first = history(engine)
+    first.store(EVENTS[:3], [])
+    write = engine.write
+
+    def cut(table: str, rows: bytes) -> None:
+        if arrives:
+            write(table, rows)
+        raise HistoryUnreachable("the answer was lost")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engine, "write", cut)
+        with pytest.raises(HistoryUnreachable):
+            first.store(EVENTS[3:6], [])
+    late = first.store(EVENTS[3:6], [])
+    assert (late.new, late.known) == (3, 0)
+    first.store(EVENTS[6:9], [])
+    assert number(first, "SELECT count() AS number FROM events FINAL") == 9
+    sql = "SELECT DISTINCT batch, previous, chain FROM events ORDER BY batch"
+    chain = list(first.rows(sql, Linked, {}))
+    assert [one.batch for one in chain] == [0, 1, 2]
+    assert [one.previous for one in chain[1:]] == [one.chain for one in chain[:-1]]
+
+
+def test_the_quarantine_holds_what_came_whole_and_once(engine: Engine) -> None:
+    first = history(engine)
+    poison = Quarantined(NOW, "bus", "a.info", "nova", "no notification", b"\x00\xff{")
+    first.store([], [poison, poison])
+    first.store([], [poison])
+    assert first.quarantined_bytes() == len("AP97")
+    assert list(first.quarantined()) == [poison]
+    first.release([poison])
+    assert list(first.quarantined()) == []
+    assert first.quarantined_bytes() == 0
+
+
+def test_positions_are_kept_and_replaced(engine: Engine) -> None:
+    first = history(engine)
+    first.save_positions("log", {"a": "1", "b": "2"})
+    first.save_positions("log", {"a": "3"})
+    assert first.positions("log") == {"a": "3", "b": "2"}
+    assert first.positions("opensearch") == {}
+
+
+def test_months_that_ended_before_are_dropped_whole(engine: Engine) -> None:
+    first = history(engine)
+    moments = [datetime(2025, 11, 30, 23, 59, tzinfo=UTC), datetime(2025, 12, 1, tzinfo=UTC)]
+    first.store(
+        [
+            Prepared.of(msgspec.structs.replace(event, time=moment))
+            for event, moment in zip(CAPTURED, moments, strict=False)
+        ],
+        [],
+    )
+    assert first.expire(datetime(2025, 11, 30, 23, 59, 59, tzinfo=UTC)) == []
+    assert first.expire(datetime(2025, 12, 31, tzinfo=UTC)) == [202511]
+    assert [event.time for event in listed(first, Filter())] == moments[1:]
+
+
+WRITER = """
+import sys
+from stackbus.history.engine import opened
+e = opened(sys.argv[1])
+print(e.read('SELECT count() AS n FROM events', {}).decode(), end='')
+e.run('CREATE TABLE x (a String) ENGINE = Memory')
+e.write('x', b'{"a": "b"}')
+try:
+    e.read('SELECT nonsense', {})
+except Exception as error:
+    print(type(error).__name__)
+"""
+
+
+def test_another_process_reaches_the_same_engine(tmp_path: Path, engine: Engine) -> None:
+    first = history(engine)
+    first.store(EVENTS[:3], [])
+    done = subprocess.run(
+        [sys.executable, "-c", WRITER, f"chdb://{tmp_path}/history"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert done.stdout.split() == ['{"n":3}', "HistoryError"]
+    assert engine.read("SELECT a FROM x", {}) == b'{"a":"b"}\n'
+
+
+def serving(path: Path) -> list[int]:
+    """Give the ids of the processes that serve a history."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        try:
+            words = (entry / "cmdline").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if b"stackbus.history.serve" in words and str(path).encode() in words:
+            found.append(int(entry.name))
+    return found
+
+
+def test_the_engine_ends_with_its_last_guest_and_is_started_anew_when_killed(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "history"
+    engine = opened(f"chdb://{path}")
+    first = history(engine)
+    first.store(EVENTS[:3], [])
+    (pid,) = serving(path)
+    os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: serving(path) == [], what="it is still there")
+    assert len(list(listed(first, Filter()))) == 3
+    first.store(EVENTS[:6], [])
+    assert len(list(listed(first, Filter()))) == 6
+    engine.close()
+    wait_until(lambda: serving(path) == [], what="it did not end")
+
+
+def test_a_guest_that_dies_while_it_writes_lets_the_others_go_on(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    code = (
+        "import sys, time\nfrom stackbus.history.engine import opened\n"
+        "with opened(sys.argv[1]).exclusive():\n print('locked', flush=True)\n time.sleep(60)\n"
+    )
+    engine = opened(f"chdb://{path}")
+    first = history(engine)
+    with subprocess.Popen(
+        [sys.executable, "-c", code, f"chdb://{path}"], stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == b"locked\n"
+        other.kill()
+    assert first.store(EVENTS[:3], []).new == len({one.event.id for one in EVENTS[:3]})
+    engine.close()
+
+
+def test_data_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
+    path = tmp_path / "history"
+    (path / "stackbus.lock").mkdir(parents=True)
+    with pytest.raises(HistoryError, match=r"the history at .* cannot be opened: .*Is a directory"):
+        opened(f"chdb://{path}")
+
+
+def test_a_history_of_a_newer_stackbus_is_left_alone(engine: Engine) -> None:
+    first = history(engine)
+    engine.run("INSERT INTO migrations VALUES (9999, now())")
+    with pytest.raises(HistoryError, match=r"newer stackbus \(migration 9999"):
+        first.migrate()
+
+
+@pytest.mark.parametrize(
+    "dsn", ["", "chdb://relative/path", "mysql://x/y", "clickhouse:///db", "clickhouse://h:port/x"]
+)
+def test_a_wrong_dsn_is_not_quoted(dsn: str) -> None:
+    with pytest.raises(InputError) as caught:
+        opened(dsn)
+    assert dsn == "" or dsn not in str(caught.value)
+
+
+def test_the_tables_of_a_cluster_are_replicated_and_distributed() -> None:
+    text = "\n".join(one for sql in migrations().values() for one in statements(sql, Layout("c")))
+    assert text.count("ON CLUSTER 'c'") == text.count("CREATE TABLE")
+    assert "CREATE TABLE IF NOT EXISTS events_local ON CLUSTER 'c'" in text
+    assert "ReplicatedReplacingMergeTree()" in text
+    assert "ENGINE = Distributed('c', currentDatabase(), events_local, cityHash64(id))" in text
+    assert "$" not in text
+    alone = "\n".join(one for sql in migrations().values() for one in statements(sql, Layout()))
+    assert not any(word in alone for word in ("$", "Replicated", "Distributed", "ON CLUSTER"))
