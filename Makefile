@@ -1,9 +1,10 @@
 # Each target does all its own set-up: on a fresh Debian or Ubuntu, `make demo` is the first command.
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 BROKERS ?= $(CURDIR)/.cache/brokers
+KUBERNETES ?= $(CURDIR)/.cache/kubernetes
 export CLOUD ?= $(CURDIR)/.cache/cloud
 
-.PHONY: help setup demo up test check bench test-brokers \
+.PHONY: help setup demo up test check bench test-brokers test-kubernetes \
 	cloud cloud-down scenario test-cloud golden docs clean
 
 help:  ## list the targets
@@ -24,8 +25,10 @@ check: setup  ## formatting, lint, types, floors, generated pages
 	mypy
 	lint-imports
 	python scripts/reference.py --check
+	python scripts/crd.py --check
 
 test: setup  ## every test, on the RabbitMQ of this machine
+	scripts/setup kubectl
 	pytest
 
 bench: setup  ## speed, as ratios against a peer in the same run
@@ -33,6 +36,10 @@ bench: setup  ## speed, as ratios against a peer in the same run
 
 test-brokers: setup  ## the tests that need a broker, on Debian 12's, 13's and forky's RabbitMQ
 	scripts/test-brokers $(BROKERS)
+
+test-kubernetes: setup  ## the operator on real API servers, built from Debian's sources (root; 15 minutes once)
+	scripts/setup kubectl
+	scripts/test-kubernetes $(KUBERNETES)
 
 cloud: setup  ## ten real OpenStack services on a private bus; stays up (CLOUD=folder, SERVICES="nova heat")
 	scripts/setup mariadb
@@ -51,9 +58,11 @@ test-cloud: setup  ## bring the cloud up, do what people do, hold what was told 
 
 golden: setup  ## write tests/golden/ anew from what the cloud has sent so far
 	python -m tests.cloud capture
+	python -m tests.events
 
 docs: setup  ## write the generated pages anew
 	python scripts/reference.py
+	python scripts/crd.py
 
 clean:  ## remove what the targets made here
 	rm -rf .venv .tools .cache .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -6,7 +6,8 @@ from __future__ import annotations
 import json
 import sys
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -14,7 +15,10 @@ import typer
 
 from stackbus import metrics
 from stackbus.cli.app import app
-from stackbus.relay import scrub
+from stackbus.events import scrub
+from stackbus.events.actions import ACTIONS, NO_PHASE, PHASES
+from stackbus.events.model import FIELDS
+from stackbus.events.normalise import normalise
 from stackbus.services import SERVICES
 from stackbus.services.service import NOTIFICATION_TOPICS, PRIORITIES, SHARED_EXCHANGE, actor
 from stackbus.settings import Settings
@@ -59,7 +63,7 @@ def commands() -> str:
     ]
     group = typer.main.get_command(app)
     assert isinstance(group, click.Group) or hasattr(group, "commands")
-    for name, command in group.commands.items():  # type: ignore[union-attr]
+    for name, command in _all_commands(group):
         lines += [f"## stackbus {name}", "", *_paragraphs(command.help or ""), ""]
         lines += ["| option | meaning |", "|---|---|"]
         for parameter in command.params:
@@ -72,6 +76,14 @@ def commands() -> str:
     return "\n".join(lines)
 
 
+def _all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if hasattr(command, "commands"):
+            yield from _all_commands(command, f"{before}{name} ")
+        else:
+            yield before + name, command
+
+
 def _paragraphs(text: str) -> list[str]:
     return [line.strip() for line in text.strip().splitlines()]
 
@@ -81,7 +93,8 @@ def metric() -> str:
     lines = [
         "# Metrics",
         "",
-        "Served in Prometheus' format by `stackbus relay --metrics ADDRESS:PORT`.",
+        "Served in Prometheus' format by `--metrics ADDRESS:PORT` of `stackbus relay`, `record` and",
+        "`operator`.",
         "",
         "| metric | type | what it counts, and what to do when it is high |",
         "|---|---|---|",
@@ -174,6 +187,7 @@ def events() -> str:
         "",
         "Formats: `nova_object`, `ironic_object` and `masakari_object` are versioned objects; `cadf`",
         "is CADF; `plain` is a JSON object of the service's own; `text` is a bare text.",
+        "*Kind* and *action* are what the history calls it: [history.md](history.md).",
         "",
     ]
     for service in SERVICES:
@@ -185,12 +199,17 @@ def events() -> str:
             if line.startswith(f"{package}==")
         )
         lines += [f"## {service.name} {version}", ""]
-        lines += ["| event type | priorities | format | resource | project | actor |"]
-        lines += ["|---|---|---|---|---|---|"]
+        lines += [
+            "| event type | kind | action | priorities | format | resource | project | actor |"
+        ]
+        lines += ["|---|---|---|---|---|---|---|---|"]
         rows: dict[tuple[str, str], list[tuple[str, list[bool]]]] = defaultdict(list)
+        kinds: dict[str, tuple[str, str]] = {}
         for path in sorted((GOLDEN / service.name).glob("*.json")):
             notification = _notification(path)
             event_type, payload = str(notification["event_type"]), notification["payload"]
+            event = normalise(path.read_bytes(), "bus", datetime.now(UTC), service.name)[0]
+            kinds[event_type] = event.resource_type, event.action
             told = [False, False, actor(notification) is not None]
             if isinstance(payload, Mapping):
                 told[0] = service.resource(event_type, payload) is not None
@@ -200,9 +219,76 @@ def events() -> str:
         for (event_type, form), some in sorted(rows.items()):
             priorities = ", ".join(sorted({priority for priority, _ in some}))
             marks = ["yes" if any(told[place] for _, told in some) else "-" for place in range(3)]
-            lines.append(f"| `{event_type}` | {priorities} | {form} | {' | '.join(marks)} |")
+            kind, action = kinds[event_type]
+            lines.append(
+                f"| `{event_type}` | {kind} | {action} | {priorities} | {form} "
+                f"| {' | '.join(marks)} |"
+            )
         lines.append("")
     return "\n".join([*lines, *_untold()]) + "\n"
+
+
+_FIELDS = {
+    "id": "the notification's message_id: the same by whichever channel it came",
+    "index": "0, 1, ... within the notification: one event for each resource that it speaks of",
+    "time": "when the service sent it, UTC, to the microsecond",
+    "received": "when the recorder got it",
+    "service": "the OpenStack service: nova, keystone, ...; empty if it is none of the ten",
+    "type": "the event type, as sent",
+    "action": "what was done, in one vocabulary for all services: below",
+    "phase": "start, end, error or none: below",
+    "outcome": "success, failure or unknown (of a start nobody knows yet)",
+    "priority": "oslo.messaging's, in lower case",
+    "publisher": "publisher_id, as sent",
+    "host": "the host in it",
+    "resource_type": "the kind of resource, in openstacksdk's words; empty if stackbus does not "
+    "know the event type",
+    "resource_id": "its id",
+    "resource_name": "its name",
+    "project_id": "the project that owns it",
+    "user_id": "who did it",
+    "user_name": "their name, where it is told",
+    "actor_project_id": "the project in which they did it; often another one than the owner's",
+    "request_id": "the service's own request",
+    "global_request_id": "the request of whoever called it",
+    "address": "where the actor came from, where it is told",
+    "attributes": "what counts for capacity and what explains an outcome: vcpus, memory_mb, "
+    "disk_gb, size_gb, flavor, volume_type, state, availability_zone, reason, ...",
+    "payload": "the notification's own, whole, scrubbed",
+    "channels": "which told it: bus, log, opensearch",
+}
+
+
+def history() -> str:
+    """Every field of an event, and the vocabulary of actions."""
+    lines = [
+        "# The history",
+        "",
+        "One event for each resource that a notification speaks of. Its fields, as",
+        "`stackbus events -o json` prints them; what is not told is an empty text.",
+        "",
+        "| field | what it says |",
+        "|---|---|",
+        *(f"| `{name}` | {_FIELDS[name]} |" for name in FIELDS),
+        "",
+        "## Phases",
+        "",
+        "By the last word of the event type; `" + NO_PHASE + "` where it is none of these.",
+        "",
+        "| last word | phase |",
+        "|---|---|",
+        *(f"| `{word}` | {phase} |" for word, phase in PHASES.items()),
+        "",
+        "## Actions",
+        "",
+        "What follows the kind of resource in the event type, in one spelling for all services. An",
+        "action that is not listed is the service's own word.",
+        "",
+        "| action | what happened |",
+        "|---|---|",
+        *(f"| `{action}` | {meaning} |" for action, meaning in ACTIONS.items()),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def _untold() -> list[str]:
@@ -255,6 +341,7 @@ def main() -> int:
         "metrics.md": metric(),
         "outer-bus.md": outer_bus(),
         "events.md": events(),
+        "history.md": history(),
     }
     stale = []
     for name, text in pages.items():

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -34,6 +35,9 @@ from stackbus.expose.apply import Exposure
 from stackbus.expose.deployment import NOTHING, Deployment, Topic
 from stackbus.expose.secrets import NAMESPACE, FolderStore
 from stackbus.settings import Settings
+
+# A shell that starts us in the background has SIGINT ignored, and so would every child.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 GOLDEN = Path(__file__).parent / "golden"
 SERVER = Path(os.environ.get("STACKBUS_RABBITMQ_SERVER", "/usr/lib/rabbitmq/bin/rabbitmq-server"))
@@ -144,9 +148,17 @@ class Broker:
 @pytest.fixture(scope="session")
 def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """Give a node with nothing of stackbus on it."""
-    state = tmp_path_factory.mktemp("bare")
+    with node_at(tmp_path_factory.mktemp("bare")) as broker:
+        yield broker
+
+
+@contextmanager
+def node_at(state: Path, plugins: str = "") -> Iterator[Broker]:
+    """Run a node with nothing of stackbus on it, with its files in ``state``, and more plugins."""
     node = Node(state, SERVER)
     description = node.prepare(Wish(), "openstack", "openstack-external")
+    enabled = state / "broker" / "enabled_plugins"
+    enabled.write_text(enabled.read_text().replace("].", f"{plugins}]."))
     wiring.first_credentials(Settings(state=state), wiring.endpoint_of(description))
     supervisor = Supervisor()
     environment = node.environment(description)

@@ -1,9 +1,9 @@
 """The life of the private bus, from ``stackbus up`` to ``stackbus down``.
 
 Called by the doors ``up``, ``down`` and ``status``. ``run`` is the process that stays: it starts
-the node and the relay under ``broker/supervisor.py``, applies the deployment, and removes rotated
-credentials when their grace time is over. ``start_detached`` starts that process and waits until
-it says that the bus is ready; ``stop`` ends it.
+the node, the relay and, if wanted, a recorder under ``broker/supervisor.py``, applies the
+deployment, and removes rotated credentials when their grace time is over. ``start_detached``
+starts that process and waits until it says that the bus is ready; ``stop`` ends it.
 """
 
 from __future__ import annotations
@@ -46,8 +46,12 @@ def run(
     deployment: Deployment | None,
     progress: Progress,
     ready: Callable[[Description], None],
+    *,
+    record: bool | None = None,
 ) -> None:
-    """Be the private bus until SIGTERM or SIGINT; ``deployment``: None keeps the last one.
+    """Be the private bus until SIGTERM or SIGINT.
+
+    ``deployment``, and whether to ``record`` beside it: None keeps what was last.
 
     Raises StackbusError if it is up already, or cannot start.
     """
@@ -55,6 +59,8 @@ def run(
     with locked(_lock(settings), 0.0, busy):
         supervisor = Supervisor()
         supervisor.catch_signals()
+        if record is not None:
+            wiring.set_recorded(settings, wanted=record)
         try:
             description = _start(settings, wish, deployment, supervisor, progress)
             if supervisor.stopping:
@@ -211,6 +217,21 @@ def _start(
             stop_seconds=20.0,
         )
     )
+    if wiring.is_recorded(settings):
+        progress("starting the recorder")
+        supervisor.add(
+            Child(
+                "recorder",
+                [
+                    *(sys.executable, "-m", "stackbus", "record", "--state", str(settings.state)),
+                    *("--secret", str(wiring.record_secret(settings))),
+                ],
+                os.environ,
+                settings.state / "record.log",
+                settings.state,
+                stop_seconds=20.0,
+            )
+        )
     wait_until_answering(settings, lambda: supervisor.stopping)
     return description
 

@@ -7,9 +7,11 @@ override single fields. Nothing else in stackbus reads the environment.
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
+from typing import Annotated, Literal
 
-from pydantic import Field, SecretStr
+from pydantic import AfterValidator, Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 
@@ -17,6 +19,12 @@ def default_state() -> Path:
     """Give the XDG state folder of stackbus, as the XDG Base Directory Specification has it."""
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "stackbus"
+
+
+def _place(value: str) -> str:
+    if not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+", value):
+        raise ValueError("NAMESPACE/NAME of a Secret was expected, as openstack/stackbus-broker")
+    return value
 
 
 class Settings(BaseSettings):
@@ -73,6 +81,15 @@ class Settings(BaseSettings):
     outer_url: SecretStr | None = Field(
         default=None,
         description="`stackbus relay` alone: AMQP URL of the outer bus, password included.",
+    )
+    inner_url_file: Path | None = Field(
+        default=None,
+        description="`stackbus relay` alone: file whose first line is that URL, in place of it; "
+        "read again at each connection, so a new password needs no restart.",
+    )
+    outer_url_file: Path | None = Field(
+        default=None,
+        description="The same for the outer bus.",
     )
     amqp_ca: Path | None = Field(
         default=None,
@@ -162,6 +179,118 @@ class Settings(BaseSettings):
         default=60,
         gt=0,
         description="A certificate with fewer days left is renewed at the next apply.",
+    )
+    history: SecretStr | None = Field(
+        default=None,
+        description="Where events are kept: `chdb:///an/absolute/path`, embedded, or "
+        "`clickhouse://user:password@host:8123/database` (`clickhouses://` for TLS). "
+        "Default: `chdb://<state>/history`.",
+    )
+    history_cluster: str | None = Field(
+        default=None,
+        pattern=r"^[A-Za-z0-9_{}.-]+$",
+        description="Name of the ClickHouse cluster over which the history's tables are replicated "
+        "and distributed. Unset: they are on one server.",
+    )
+    history_keep_days: int | None = Field(
+        default=None,
+        ge=1,
+        description="Days that events are kept at least: whole months that ended before are "
+        "dropped, once a day, by `stackbus record`. Unset: nothing is ever dropped.",
+    )
+    record_batch: int = Field(
+        default=5_000,
+        ge=1,
+        le=100_000,
+        description="Notifications that the recorder inserts at once, at most. Higher: faster "
+        "through a backlog; memory grows with it.",
+    )
+    record_processes: int = Field(
+        default=2,
+        ge=1,
+        le=64,
+        description="Processes that read and store the batches of a channel. Higher: faster "
+        "through a backlog, where there are more cores; memory grows with it.",
+    )
+    record_batch_bytes: int = Field(
+        default=32 * 1024**2,
+        ge=1024,
+        description="Bytes of such a batch, at most (one notification may be larger).",
+    )
+    record_batch_seconds: float = Field(
+        default=0.2,
+        gt=0,
+        description="Seconds that a notification waits for others to be inserted with.",
+    )
+    record_retry_max: float = Field(
+        default=15.0,
+        gt=0,
+        description="Seconds: the longest pause between two attempts of the recorder to reach the "
+        "bus, OpenSearch or the history.",
+    )
+    quarantine_max_bytes: int = Field(
+        default=256 * 1024**2,
+        ge=1024,
+        description="Bytes of unreadable bodies that the history keeps; at more the recorder stops "
+        "with an error, and what comes stays in the topic's queues.",
+    )
+    signing_key: Path | None = Field(
+        default=None,
+        description="Private Ed25519 key (PEM) with which `stackbus record` signs a digest of each "
+        "hour, and `stackbus sign` on demand. Unset: nothing is signed.",
+    )
+    verifying_key: Path | None = Field(
+        default=None,
+        description="The public key (PEM) that `stackbus verify` trusts.",
+    )
+    digests: Path | None = Field(
+        default=None,
+        description="Folder of the digests. Copy it off the machine. Default: `<state>/digests`.",
+    )
+    opensearch_user: str | None = Field(
+        default=None,
+        description="User of the OpenSearch server that `stackbus record --opensearch` reads.",
+    )
+    opensearch_password_file: Path | None = Field(
+        default=None,
+        description="File whose first line is that user's password.",
+    )
+    opensearch_ca: Path | None = Field(
+        default=None,
+        description="CA certificate (PEM) of that server, when a public CA did not sign it.",
+    )
+    broker_secret: Annotated[str, AfterValidator(_place)] | None = Field(
+        default=None,
+        description="`stackbus operator`: the broker's Secret, `NAMESPACE/NAME`, with the keys "
+        "`management_url`, `amqp_url`, `username`, `password` and, for a private CA, `ca_cert`.",
+    )
+    outer_broker_secret: Annotated[str, AfterValidator(_place)] | None = Field(
+        default=None,
+        description="`stackbus operator`: such a Secret for a broker that has the outer bus alone. "
+        "Unset: both buses are on the same one.",
+    )
+    service_type: Literal["LoadBalancer", "NodePort", "ClusterIP"] = Field(
+        default="LoadBalancer",
+        description="Type of the Service `rabbitmq-external`, by which consumers come in.",
+    )
+    service_selector: dict[str, str] = Field(
+        default={"app.kubernetes.io/name": "rabbitmq"},
+        description="Labels of the broker's pods, as JSON: what that Service selects.",
+    )
+    service_annotations: dict[str, str] = Field(
+        default={},
+        description="Annotations of that Service, as JSON: what your load balancer wants to know.",
+    )
+    advertise: list[str] = Field(
+        default=[],
+        description="Hosts, as a JSON list, that consumers are told instead of the Service's "
+        "addresses: names that stand before a load balancer.",
+    )
+    resync: float = Field(
+        default=60.0,
+        ge=1,
+        description="Seconds between two looks of the operator at everything, whatever happens: "
+        "what was changed in RabbitMQ by hand is mended then.",
     )
 
 

@@ -8,30 +8,53 @@ own when a management URL is set.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+import re
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import quote, urlsplit
+from uuid import uuid4
 
 import yaml
 from pika.connection import Parameters
+from pydantic import SecretStr
 
 from stackbus.broker.node import Description, Node
-from stackbus.clients.amqp import url_parameters
+from stackbus.clients.amqp import consumer_parameters, url_parameters
 from stackbus.clients.management import Management
+from stackbus.clients.opensearch import OpenSearch
 from stackbus.errors import InputError, StackbusError
+from stackbus.events.scrub import Scrubber
 from stackbus.expose import credentials as creds
 from stackbus.expose.apply import Exposure, Plan
+from stackbus.expose.cluster.endpoint import Access
+from stackbus.expose.cluster.reconcile import Cluster
+from stackbus.expose.cluster.store import MANAGER, Objects
 from stackbus.expose.credentials import Credentials, Endpoint
-from stackbus.expose.deployment import NOTHING, Deployment, load
+from stackbus.expose.deployment import NOTHING, RECORD_TOPIC, Deployment, Topic, load
 from stackbus.expose.dropin import drop_in
-from stackbus.expose.secrets import FolderStore
+from stackbus.expose.secrets import NAMESPACE, FolderStore, parse_manifest
+from stackbus.expose.topology import queue_name
 from stackbus.files import locked, write_private
-from stackbus.relay.relay import Relay, RelaySettings
-from stackbus.relay.scrub import Scrubber
-from stackbus.services.service import Service
+from stackbus.history.engine import opened
+from stackbus.history.history import History, Layout
+from stackbus.record.channel import Channel
+from stackbus.record.channels.bus import BusChannel
+from stackbus.record.channels.log import LogChannel
+from stackbus.record.channels.opensearch import OpenSearchChannel
+from stackbus.record.recorder import Recorder, RecordSettings
+from stackbus.record.storing import Storer, Storing
+from stackbus.relay.relay import Place, Relay, RelaySettings
+from stackbus.services.service import PRIORITIES, Service
 from stackbus.settings import Settings, password_of
+
+if TYPE_CHECKING:
+    from stackbus.clients.kubernetes import Kubernetes
 
 _PORT_AMQP, _PORT_AMQPS = 5672, 5671
 _PATIENCE = 60.0  # seconds that one apply waits for another
@@ -46,6 +69,98 @@ class Bus:
     amqp_host: str
     amqp_port: int
     endpoint: Endpoint
+
+
+def consumer(
+    path: Path, name: str, *, by_password: bool, plain: bool
+) -> tuple[str, list[Parameters]]:
+    """Read a topic's Secret manifest: the topic, and how its consumer gets in, host by host.
+
+    Raises InputError for what is no such manifest.
+    """
+    try:
+        text = path.read_text("utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read: {error}") from None
+    secret = parse_manifest(text, str(path))
+    topic = creds.topic_of(secret.name)
+    if topic is None:
+        raise InputError(f"{path}: {secret.name!r} is not openstack-<topic>-notifications")
+    return topic, consumer_parameters(secret.data, name, by_password=by_password, plain=plain)
+
+
+@contextmanager
+def history(settings: Settings) -> Iterator[History]:
+    """Open the history that the settings mean, its tables up to date."""
+    made = _opened_history(settings)
+    try:
+        made.migrate()
+        yield made
+    finally:
+        made.close()
+
+
+def _opened_history(settings: Settings) -> History:
+    """Open the history. Its chain of batches is this process' own: host, moment, a random part."""
+    dsn = settings.history.get_secret_value() if settings.history else None
+    engine = opened(dsn or f"chdb://{quote(str(settings.state / 'history'))}")
+    host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
+    recorder = f"{host}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:8]}"
+    return History(engine, Layout(settings.history_cluster), recorder)
+
+
+def recorders(
+    settings: Settings,
+    where: History,
+    secret: Path | None,
+    logs: Sequence[Path],
+    opensearch: tuple[str, str] | None,
+    *,
+    by_password: bool,
+    plain: bool,
+) -> list[Recorder]:
+    """Give a recorder for each channel: a topic's Secret, log files, (URL, index) of OpenSearch."""
+    channels: list[Channel] = []
+    if secret is not None:
+        read = partial(consumer, secret, "stackbus record", by_password=by_password, plain=plain)
+        queues = [queue_name(read()[0], priority) for priority in PRIORITIES]
+        channels.append(BusChannel(lambda: read()[1], queues, 2 * settings.record_batch))
+    if logs:
+        channels.append(LogChannel(logs, where))
+    if opensearch is not None:
+        url, index = opensearch
+        password = _first_line(settings.opensearch_password_file, "password")
+        server = OpenSearch(url, settings.opensearch_user, password, ca=settings.opensearch_ca)
+        channels.append(OpenSearchChannel(server, index, where))
+    knobs = RecordSettings(
+        settings.record_batch,
+        settings.record_batch_bytes,
+        settings.record_batch_seconds,
+        settings.record_retry_max,
+    )
+    make = partial(_storer, settings)
+    return [
+        Recorder(channel, Storing(make, settings.record_processes), knobs) for channel in channels
+    ]
+
+
+def _storer(settings: Settings) -> Storer:
+    """Give what stores, in the process that does so."""
+    where = _opened_history(settings)
+    where.migrate()
+    return Storer(where, scrubber(settings), settings.quarantine_max_bytes)
+
+
+def expired_before(settings: Settings) -> datetime | None:
+    """Say from when on events are kept; None: for ever."""
+    if settings.history_keep_days is None:
+        return None
+    return datetime.now(UTC) - timedelta(days=settings.history_keep_days)
+
+
+def digests(settings: Settings) -> Path:
+    """Say where the digests are."""
+    return settings.digests or settings.state / "digests"
 
 
 def store(settings: Settings) -> FolderStore:
@@ -97,8 +212,35 @@ def endpoint_of(description: Description) -> Endpoint:
 def exposure(settings: Settings, where: Bus) -> Exposure:
     """Give the control plane of a bus."""
     return Exposure(
-        where.management, store(settings), where.endpoint, settings, lambda: datetime.now(UTC)
+        where.management,
+        store(settings),
+        where.endpoint,
+        settings,
+        lambda: datetime.now(UTC),
+        own_topics=(Topic(RECORD_TOPIC),) if is_recorded(settings) else (),
     )
+
+
+def is_recorded(settings: Settings) -> bool:
+    """Tell whether a recorder runs beside the private broker, and so has a topic of its own."""
+    return settings.management_url is None and _record_mark(settings).exists()
+
+
+def set_recorded(settings: Settings, *, wanted: bool) -> None:
+    """Say whether one is to run there, from the next apply on."""
+    if wanted:
+        write_private(_record_mark(settings), "")
+    else:
+        _record_mark(settings).unlink(missing_ok=True)
+
+
+def record_secret(settings: Settings) -> Path:
+    """Say where the Secret of that recorder is."""
+    return store(settings).path(NAMESPACE, creds.secret_name(RECORD_TOPIC))
+
+
+def _record_mark(settings: Settings) -> Path:
+    return settings.state / "recorded"
 
 
 def saved_deployment(settings: Settings) -> Deployment:
@@ -138,7 +280,8 @@ def carry_out(
             endpoint = json.dumps(asdict(where.endpoint))
             write_private(settings.state / "endpoint.json", endpoint)
         control.apply(plan, progress)
-        install_certificates(settings, plan.credentials)
+        if plan.credentials is not None:
+            install_certificates(settings, plan.credentials)
         return plan
 
 
@@ -189,29 +332,71 @@ def tail_parameters(settings: Settings, where: Bus) -> list[Parameters]:
 
 
 def relay(settings: Settings) -> Relay:
-    """Give the relay, between the URLs of the settings or on the bus that they mean."""
-    urls = [
-        url.get_secret_value() if url else None for url in (settings.inner_url, settings.outer_url)
-    ]
-    if None in urls:
-        with bus(settings) as where:
-            urls = [
-                given or _url(settings, where, creds.RELAY, vhost)
-                for given, vhost in zip(
-                    urls, (settings.inner_vhost, settings.outer_vhost), strict=True
-                )
-            ]
-    inner, outer = (
-        url_parameters(str(url), f"stackbus relay, {side}", settings.amqp_ca)
-        for url, side in zip(urls, ("inner bus", "outer bus"), strict=True)
+    """Give the relay, between the URLs of the settings or on the bus that they mean.
+
+    Raises InputError for a URL or a file that is no good at the start; one that goes bad later
+    is waited for.
+    """
+    inner = _relay_end(
+        settings, settings.inner_url, settings.inner_url_file, "inner bus", settings.inner_vhost
+    )
+    outer = _relay_end(
+        settings, settings.outer_url, settings.outer_url_file, "outer bus", settings.outer_vhost
     )
     knobs = RelaySettings(settings.relay_prefetch, settings.relay_retry_max, settings.relay_rebind)
     return Relay(inner, outer, scrubber(settings), knobs)
 
 
+def _relay_end(
+    settings: Settings, given: SecretStr | None, file: Path | None, side: str, vhost: str
+) -> Place:
+    if given is None and file is None:
+        with bus(settings) as where:
+            given = SecretStr(_url(settings, where, creds.RELAY, vhost))
+
+    def parameters() -> Parameters:
+        url = given.get_secret_value() if given else _first_line(file, "URL")
+        return url_parameters(url, f"stackbus relay, {side}", settings.amqp_ca)
+
+    parameters()
+    return parameters
+
+
+def _first_line(path: Path | None, what: str) -> str:
+    if path is None:
+        return ""
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: no {what} can be read there: {error}") from error
+    return lines[0].strip() if lines else ""
+
+
 def scrubber(settings: Settings) -> Scrubber:
     """Give the scrubber with the settings' own lists."""
     return Scrubber(settings.scrub_names, settings.scrub_shapes)
+
+
+def kubernetes() -> Kubernetes:
+    """Give the cluster that the pod or the kubeconfig means."""
+    from stackbus.clients.kubernetes import Kubernetes  # noqa: PLC0415 -- takes half a second
+
+    return Kubernetes(MANAGER)
+
+
+def cluster(settings: Settings, objects: Objects, namespaces: tuple[str, ...]) -> Cluster:
+    """Give the work of the operator."""
+    if settings.broker_secret is None:
+        raise InputError(
+            "no broker's Secret: say --broker-secret NAMESPACE/NAME, or set STACKBUS_BROKER_SECRET"
+        )
+
+    def connect(access: Access) -> Management:
+        return Management(
+            access.management_url, access.username, access.password, ca=access.ca or None
+        )
+
+    return Cluster(objects, connect, settings, lambda: datetime.now(UTC), namespaces)
 
 
 def _own_broker(settings: Settings) -> Management:
