@@ -125,6 +125,18 @@ def test_the_two_formats_of_nova_say_the_same() -> None:
         )  # fmt: skip
 
 
+def test_what_cinders_usage_audit_sends_again_is_a_report() -> None:
+    payload = {"volume_id": "v", "tenant_id": "p", "size": 1, "status": "deleted"}
+    period = {"audit_period_beginning": "2026-11-22 19:00:00", "audit_period_ending": "2026-11-22"}
+    for event_type in ("volume.create.end", "volume.delete.start", "snapshot.delete.end"):
+        done, again = one(event_type, payload), one(event_type, {**payload, **period})
+        assert done["action"] in ("create", "delete")
+        assert (again["action"], again["phase"], again["outcome"]) == ("exists", "none", "unknown")
+        assert again["type"] == event_type
+    # Nova's own changes name the period too.
+    assert one("compute.instance.update", period)["action"] == "update"
+
+
 def test_designates_twin_is_named() -> None:
     domain = one("dns.domain.create", {"id": "z"})
     zone = one("dns.zone.create", {"id": "z"})

@@ -19,12 +19,16 @@ PHASES = {
 NO_PHASE = "none"
 """The phase of what is told in one notification."""
 
+EXISTS = "exists"
+"""The action of periodic reports."""
+
 ACTIONS = {
     "create": "it came to be",
     "update": "something about it was changed",
     "delete": "it was taken away",
     "disable": "it may no longer be used",
-    "exists": "it was there at that time: a periodic report, nobody did anything",
+    EXISTS: "what was there at that time: a periodic report, nobody did anything. So is what "
+    "Cinder's usage audit sends again under the names of creations and removals",
     "login": "a user authenticated, or tried to",
     "resize": "a server was given another flavor; `resize_prep`, `resize_finish`, "
     "`resize_confirm` and `resize_revert` are steps of it",

@@ -16,7 +16,7 @@ import msgspec
 
 from stackbus.errors import Unreadable
 from stackbus.events import audit
-from stackbus.events.actions import NO_PHASE, PHASES, SYNONYMS
+from stackbus.events.actions import EXISTS, NO_PHASE, PHASES, SYNONYMS
 from stackbus.events.envelope import Told, told
 from stackbus.events.model import Event
 from stackbus.services import BY_NAME, emitter
@@ -72,6 +72,8 @@ def normalise(body: bytes, channel: str, received: datetime, emitted_by: str = "
     elif service is not None:
         name = service.name
         kind = _kind(service.name, notification.event_type)
+        if service.is_report(fields):
+            kind = _Kind(kind.resource_type, EXISTS, NO_PHASE)
         resources = list(service.read(notification.event_type, fields))
         if isinstance(payload, str):  # Glance's failed upload
             resources = [Resource(attributes={"reason": payload})]
@@ -187,7 +189,7 @@ def _outcome(
         return _OUTCOMES.get(told_outcome, "unknown")
     if kind.phase == "error" or priority in {"error", "critical"} or error:
         return "failure"
-    if kind.phase == "start" or not kind.action or kind.action == "exists":
+    if kind.phase == "start" or kind.action in {"", EXISTS}:
         return "unknown"
     if kind.action == "create" and resource.attributes.get("state") == "error":
         return "failure"

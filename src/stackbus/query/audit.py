@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
+from stackbus.events.actions import EXISTS
 from stackbus.events.model import Event
 from stackbus.history.history import History
 from stackbus.query.events import listed
@@ -20,7 +21,6 @@ _TWINS = timedelta(seconds=2)
 """Two notifications of one thing that happened come within this time."""
 _AT_ONCE = 500
 """Requests of which the starts are looked up at once."""
-_PERIODIC = "exists"
 _WORST = ("failure", "success", "unknown")
 
 Key = tuple[str, str, str, str]
@@ -91,7 +91,7 @@ def story(
         return {
             (event.id, event.index): event
             for event in listed(history, wanted, payload=False)
-            if periodic or event.action != _PERIODIC
+            if periodic or event.action != EXISTS
         }
 
     if subject.resource:

@@ -76,6 +76,15 @@ def read(event_type: str, payload: Payload) -> list[Resource]:
     return [Resource(identifier, name or "", project(event_type, payload) or "", attributes)]
 
 
+def is_report(payload: Payload) -> bool:
+    """Tell what ``cinder-volume-usage-audit --send_actions`` sends again from what happens.
+
+    Only there creations and removals name the period that was audited
+    (cinder/cmd/volume_usage_audit.py).
+    """
+    return "audit_period_beginning" in payload
+
+
 CINDER = Service(
     name="cinder",
     type="block-storage",
@@ -102,6 +111,7 @@ CINDER = Service(
     project=project,
     resource=resource,
     read=read,
+    is_report=is_report,
     resources={
         "volume": "volume",
         "snapshot": "snapshot",

@@ -65,8 +65,9 @@ class Service:
     openstacksdk's word, by the first words of the event type (of two that fit, the longer one);
     ``actions`` translates what then follows, without the phase, or the whole event type, into
     stackbus' vocabulary, where ``events/actions.py`` does not do so for all services.
-    ``secrets`` names fields that are secret in this service's events alone: first words of the
-    event type, and the field's name. ``place`` says where its drop-in is read.
+    ``is_report`` tells of a notification that is named like an action whether it only reports on
+    what was done before. ``secrets`` names fields that are secret in this service's events alone:
+    first words of the event type, and the field's name. ``place`` says where its drop-in is read.
     """
 
     name: str
@@ -78,6 +79,7 @@ class Service:
     read: Callable[[str, Payload], Sequence[Resource]]
     resources: Mapping[str, str]
     actions: Mapping[str, str] = field(default_factory=dict)
+    is_report: Callable[[Payload], bool] = lambda _: False
     aliases: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
     exchange_why: str = "its own default, said so that nothing else moves it"
