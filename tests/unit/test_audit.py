@@ -75,6 +75,36 @@ def test_both_formats_of_nova_are_one_line() -> None:
     ) == [("update", "success", None, 2), ("update", "success", None, 2)]
 
 
+def test_types_that_both_formats_share_are_one_line() -> None:
+    versioned = {"publisher": "nova-api:host-1"}
+    legacy = {"publisher": "api.host-1"}
+    assert lines(
+        event(0.0, "keypair.create.start", "create", "start", id="a", **legacy),
+        event(0.1, "keypair.create.start", "create", "start", id="b", **versioned),
+        event(0.2, "keypair.create.end", "create", "end", id="c", **legacy),
+        event(0.3, "keypair.create.end", "create", "end", id="d", **versioned),
+    ) == [("create", "success", 0.3, 4)]
+
+
+def test_one_format_may_tell_once_what_the_other_begins_and_ends() -> None:
+    assert lines(
+        event(0.0, "instance.volume_attach.start", "attach_volume", "start"),
+        event(0.9, "compute.instance.volume.attach", "attach_volume", "none"),
+        event(1.0, "instance.volume_attach.end", "attach_volume", "end"),
+    ) == [("attach_volume", "success", 1.0, 3)]
+
+
+def test_a_user_is_named_wherever_one_service_tells_the_name() -> None:
+    first, second, third = told(
+        [
+            event(0, "volume.create.end", "create", "end", service="cinder"),
+            event(1, "network.create.end", "create", "end", service="neutron", user_name="alice"),
+            event(2, "volume.create.end", "create", "end", service="cinder", user_id="u2"),
+        ]
+    )
+    assert [first.user_name, second.user_name, third.user_name] == ["alice", "alice", ""]
+
+
 def test_the_same_done_again_is_a_line_of_its_own() -> None:
     assert lines(
         event(0, "compute.instance.reboot.start", "reboot", "start"),

@@ -20,7 +20,16 @@ import typer
 
 from stackbus import logs, wiring
 from stackbus.cli import common
-from stackbus.cli.output import Format, errors, note, pipe_may_close, progress, show, show_table
+from stackbus.cli.output import (
+    Format,
+    errors,
+    note,
+    pipe_may_close,
+    progress,
+    show,
+    show_table,
+    visible,
+)
 from stackbus.errors import InputError, StackbusError
 from stackbus.events.model import FIELDS, Event
 from stackbus.history.history import Layout, migrations, statements
@@ -553,7 +562,7 @@ def _print_table(found: Iterable[Event]) -> None:
             event.resource_name or event.resource_id or "-",
             event.user_name or event.user_id or "-",
         )
-        print(line[:width], flush=True)
+        print(visible(line)[:width], flush=True)
 
 
 def _line_json(line: telling.Line) -> dict[str, object]:

@@ -12,11 +12,14 @@ from enum import StrEnum
 import yaml
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from stackbus.errors import StackbusError
 
-_WIDE = 240
+_WIDE = 100_000
 """Columns where nobody looks at a terminal: nothing is cut for a file or a pipe."""
+_NARROW = 20
+"""A column that is no wider is not cut where the others are, to fit a terminal."""
 
 stdout = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -38,15 +41,28 @@ def show(value: object, chosen: Format) -> None:
         print(yaml.safe_dump(value, sort_keys=False), end="")
 
 
+def visible(text: str) -> str:
+    """Write out what would steer the terminal instead of being seen: a name may hold anything."""
+    if text.isprintable():
+        return text
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+    )
+
+
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table that fits the terminal; columns that begin with ``>`` are numbers."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for column in columns:
+    for place, column in enumerate(columns):
+        widest = max((len(row[place]) for row in rows), default=0)
         table.add_column(
-            column.lstrip(">"), justify="right" if column.startswith(">") else "left", no_wrap=True
+            column.lstrip(">"),
+            justify="right" if column.startswith(">") else "left",
+            no_wrap=widest <= _NARROW,
         )
     for row in rows:
-        table.add_row(*row)
+        # A Text, so that what looks like rich's markup in a name stays what it is.
+        table.add_row(*(Text(visible(one), no_wrap=True, overflow="ellipsis") for one in row))
     stdout.print(table)
 
 

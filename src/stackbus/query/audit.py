@@ -7,7 +7,7 @@ are the notifications that tell the same twice (Nova in both formats, Designate'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
@@ -141,9 +141,7 @@ def told(events: Iterable[Event]) -> list[Line]:
     """Fold events into lines, in the order of their beginning."""
     lines: list[Line] = []
     running: dict[Key, list[Line]] = {}
-    for event in sorted(
-        events, key=lambda one: (one.time, one.phase != "start", one.id, one.index)
-    ):
+    for event in sorted(events, key=_order):
         key = (event.service, event.resource_type, event.action, event.request_id)
         candidates = running.setdefault(key, [])
         line = next((one for one in candidates if _belongs(event, one)), None)
@@ -152,7 +150,15 @@ def told(events: Iterable[Event]) -> list[Line]:
             lines.append(line)
             candidates.append(line)
         _add(event, line)
+    _name_users(lines)
     return lines
+
+
+def _name_users(lines: Sequence[Line]) -> None:
+    """Name the users of whom some services tell the id alone, where others tell the name."""
+    names = {line.user_id: line.user_name for line in lines if line.user_id and line.user_name}
+    for line in lines:
+        line.user_name = line.user_name or names.get(line.user_id, "")
 
 
 def _order(event: Event) -> tuple[datetime, bool, str, int]:
@@ -164,13 +170,22 @@ def _belongs(event: Event, line: Line) -> bool:
     if line.resource_id and event.resource_id and line.resource_id != event.resource_id:
         return False
     same_part = [one for one in line.events if one.phase == event.phase]
-    if any(one.type == event.type for one in same_part):
+    if any(_telling(one) == _telling(event) for one in same_part):
         return False  # it happened once more
     if same_part:  # its twin, in the other format
         return event.time - same_part[0].time <= _TWINS
-    if event.phase in ("end", "error"):
-        return line.ended is None or event.time - line.ended <= _TWINS
-    return event.phase == "start" and event.time - line.time <= _TWINS
+    if event.phase == "start":
+        return event.time - line.time <= _TWINS
+    # An end; or what one format tells once, where the other has a start and an end.
+    return line.ended is None or event.time - line.ended <= _TWINS
+
+
+def _telling(event: Event) -> tuple[str, bool]:
+    """Tell in which way it is told: some types of Nova's formats bear the same name.
+
+    They differ in the publisher: ``api.host``, ``nova-api:host``.
+    """
+    return event.type, ":" in event.publisher
 
 
 def _line(event: Event) -> Line:

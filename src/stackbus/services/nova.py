@@ -36,15 +36,18 @@ def resource(event_type: str, payload: Payload) -> str | None:
     """Read the id of what the notification is about: a server's, or that of what is named.
 
     A key pair has no id of its own, its name is one within its user's; a flavor's may be any text.
+    An aggregate's is its number, as in Nova's API: only the versioned format knows its UUID too.
     """
     data = payload.get("nova_object.data", payload)
     if event_type.startswith("keypair."):
         return text(inside(data, "name")) or text(inside(data, "key_name"))
+    if event_type.startswith("aggregate."):
+        number = inside(data, "aggregate_id") or inside(data, "id")
+        return str(number) if isinstance(number, int) else text(number)
     for name in ("instance_id", "instance_uuid", "uuid", "flavorid", "server_group_id"):
         if found := text(inside(data, name)):
             return found
-    number = inside(data, "aggregate_id")
-    return str(number) if isinstance(number, int) else text(number)
+    return None
 
 
 _OBJECT = "nova_object.data"
@@ -103,6 +106,8 @@ def read(event_type: str, payload: Payload) -> list[Resource]:
     attributes |= picked(inside(data, "flavor", _OBJECT), _FLAVOR)
     attributes |= picked(data, _OF_A_SERVER if server else _ATTRIBUTES)
     attributes |= picked(inside(data, "state_update", _OBJECT), _OF_A_SERVER)
+    if event_type.startswith("aggregate."):
+        attributes |= picked(data, {"uuid": "uuid"})
     attributes |= picked(inside(data, "audit_period", _OBJECT), AUDIT_PERIOD)
     root, ephemeral = attributes.get("root_gb"), attributes.get("ephemeral_gb")
     if isinstance(root, int) and isinstance(ephemeral, int):
