@@ -13,7 +13,7 @@ import pika.exceptions
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from tests.conftest import Broker, deployment, exposure, must_be_closed, wipe
+from tests.conftest import Broker, deployment, exposure, must_be_closed, wait_until, wipe
 
 from stackbus.clients.management import Management
 from stackbus.errors import BrokerError, BrokerUnreachable, Conflict, InputError, StackbusError
@@ -516,3 +516,29 @@ def test_a_broken_answer_is_a_sentence_and_the_next_run_converges(
     # ... and run again it converges.
     apply(control, deployment("a", "b"))
     assert control.plan(deployment("a", "b")).steps == ()
+
+
+def test_a_connection_that_is_just_ending_is_no_error(clean: Broker, tmp_path: Path) -> None:
+    """RabbitMQ answers 500 to the closing of a connection that closes itself at that moment."""
+    control = exposure(clean, tmp_path)
+    apply(control, deployment("a"))
+    secret = secret_of(control, "a")
+    open_one = clean.connect(OUTER, secret["username"], secret["password"])
+    description = clean.description
+
+    def seen() -> bool:
+        found = clean.management._list("connections?columns=name,user")
+        return any(one.get("user") == secret["username"] for one in found)
+
+    wait_until(seen, 20)
+    place = 2  # the first asks which are open
+    with Management(
+        description.management_url,
+        description.username,
+        description.password,
+        transport=Answer(place, httpx.Response(500, text="Internal Server Error")),
+    ) as racing:
+        racing.close_connections(secret["username"])
+    with pytest.raises(pika.exceptions.AMQPError):
+        open_one.process_data_events(5)
+    wait_until(lambda: not seen(), 20)

@@ -25,6 +25,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pika.adapters.blocking_connection import BlockingChannel
+from tests.clickhouse import clickhouse
 from tests.conftest import (
     Broker,
     Captured,
@@ -266,6 +267,22 @@ def test_an_index_of_opensearch_is_a_channel_too(topic: Recorded) -> None:
     assert {str(one["id"]) for one in topic.events()} == {
         str(one.message()["message_id"]) for one in GOLDEN
     }
+
+
+def test_a_server_holds_the_history_of_two_recorders(topic: Recorded, tmp_path: Path) -> None:
+    with clickhouse(tmp_path / "clickhouse") as dsn:
+        env = {"STACKBUS_HISTORY": dsn}
+        with running(topic.start(env=env)) as first, running(topic.start(env=env)) as second:
+            wait_until(lambda: _consumers(topic) == 14, 30, "two recorders of seven queues each")
+            ids = topic.publish(3000)
+            wait_until(lambda: backlog(topic.broker, "siem") == 0, 60)
+            said = ended(first) + ended(second)
+        assert "s3cret" not in said
+        command = ("events", "-o", "jsonl", "--limit", "0", "--index", "0")
+        done = stackbus(*command, state=topic.state, env=env)
+        assert Counter(json.loads(line)["id"] for line in done.stdout.splitlines()) == Counter(ids)
+        assert "everything is as" in stackbus("verify", state=topic.state, env=env).stderr
+    assert not (topic.state / "history").exists()
 
 
 # Secrets

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from tests.clickhouse import clickhouse
 from tests.conftest import golden, wait_until
 
 from stackbus.errors import HistoryError, HistoryUnreachable, InputError
@@ -262,6 +263,47 @@ def test_a_wrong_dsn_is_not_quoted(dsn: str) -> None:
     with pytest.raises(InputError) as caught:
         opened(dsn)
     assert dsn == "" or dsn not in str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    with clickhouse(tmp_path_factory.mktemp("clickhouse")) as dsn:
+        yield dsn
+
+
+def test_a_server_is_a_history_like_the_embedded_one(server: str) -> None:
+    first = history(opened(server))
+    half = EVENTS[: len(EVENTS) // 2]
+    assert first.store(half, []).new == len({one.event.id for one in half})
+    second = history(opened(server), "r2")
+    stored = second.store(EVENTS, [Quarantined(NOW, "bus", "o", "", "why", b"\x00\xff")])
+    assert stored.new + stored.known == NOTIFICATIONS
+    assert stored.known == len({one.event.id for one in half})
+    assert lines(list(listed(first, Filter()))) == lines(CAPTURED)
+    wanted = Filter({"type": ("instance.*",), "resource_name": ("it's \\ {x:String}",)})
+    assert list(listed(first, wanted)) == []
+    assert [one.body for one in first.quarantined()] == [b"\x00\xff"]
+    assert first.expire(datetime(2027, 1, 1, tzinfo=UTC)) == [202611]
+    assert list(listed(second, Filter())) == []
+    first.close()
+    second.close()
+
+
+def test_what_a_server_refuses_is_told_and_its_password_is_not(server: str) -> None:
+    for dsn in (server.replace("s3cret", "wr0ng"), server.replace("/default", "/nosuch")):
+        with pytest.raises(HistoryError) as caught:
+            history(opened(dsn))
+        assert "wr0ng" not in str(caught.value)
+        assert "s3cret" not in str(caught.value)
+        assert not isinstance(caught.value, HistoryUnreachable)
+    with pytest.raises(HistoryUnreachable):  # nobody listens there: it is waited for
+        opened(server.rpartition(":")[0] + ":1/default")
+
+
+def test_the_engine_reads_every_statement_of_a_cluster(engine: Engine) -> None:
+    for text in migrations().values():
+        for statement in statements(text, Layout("c")):
+            assert engine.read("SELECT formatQuery({sql:String}) AS text", {"sql": statement})
 
 
 def test_the_tables_of_a_cluster_are_replicated_and_distributed() -> None:

@@ -16,6 +16,7 @@ from typing import Self
 from urllib.parse import quote
 
 import httpx
+import stamina
 
 from stackbus.errors import BrokerError, BrokerUnreachable, InputError
 
@@ -129,11 +130,14 @@ class Management:
         """Close every connection of ``user``.
 
         RabbitMQ does so itself when a user is deleted; here it is done again, so that it also
-        holds for a connection that was being opened at that moment.
+        holds for a connection that was being opened at that moment. It answers 500 for one that
+        is just ending; so whatever it refuses, it is asked again which are left.
         """
-        for connection in self._list("connections?columns=name,user"):
-            if connection.get("user") == user:
-                self._request("DELETE", _path("connections", str(connection["name"])))
+        for attempt in stamina.retry_context(on=_may_be_ending, attempts=6, wait_max=2.0):
+            with attempt:
+                for connection in self._list("connections?columns=name,user"):
+                    if connection.get("user") == user:
+                        self._request("DELETE", _path("connections", str(connection["name"])))
 
     def overview(self) -> Mapping[str, object]:
         """Give ``GET /api/overview``: version, listeners."""
@@ -212,6 +216,10 @@ class Management:
                 f"{path.partition('?')[0]}: {_reason(response)}"
             )
         return response
+
+
+def _may_be_ending(error: Exception) -> bool:
+    return isinstance(error, BrokerError) and not isinstance(error, BrokerUnreachable)
 
 
 def _verifying(ca: Path | str) -> ssl.SSLContext:
