@@ -39,6 +39,7 @@ from stackbus.query.filter import Filter
 
 CEILOMETER = ("ceilometer==27.0.0", "setuptools<81")
 _SAMPLE = 20_000  # notifications for ceilometer, which takes its time
+_STUCK = 60.0  # seconds
 _LARGE = Queue("quorum", max_bytes=16 * 1024**3)
 
 Rows = list[tuple[str, ...]]
@@ -112,8 +113,12 @@ def recorder(topic: Recorded) -> Iterator[tuple[subprocess.Popen[str], Callable[
 def rate(stored: Callable[[], float], count: int) -> float:
     """Measure the rate at which notifications are stored, from the first tenth to the last."""
     first: tuple[float, float] | None = None
+    last, moved = 0.0, time.perf_counter()
     while True:
         now, number = time.perf_counter(), stored()
+        if number != last:
+            last, moved = number, now
+        assert now - moved < _STUCK, f"{number:.0f} of {count} were stored, and no more come"
         if first is None and number >= count * 0.1:
             first = now, number
         if first is not None and number >= count:

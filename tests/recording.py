@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -29,15 +30,24 @@ GOLDEN = golden()
 
 
 def copies(count: int, of: Iterable[Captured] = GOLDEN) -> Iterator[tuple[Captured, str, bytes]]:
-    """Give captured notifications again and again, each with a message_id of its own."""
+    """Give captured notifications again and again, each with ids of its own.
+
+    That is its message_id, and what oslo.messaging's listeners know a repetition by.
+    """
     parts = []
     for one in of:
-        before, after = one.body.split(str(one.message()["message_id"]).encode(), 1)
-        parts.append((one, before, after))
+        message_id, unique_id = (
+            str(one.message()[name]).encode() for name in ("message_id", "_unique_id")
+        )
+        parts.append((one, message_id, re.split(b"(%b|%b)" % (message_id, unique_id), one.body)))
     for place in range(count):
-        one, before, after = parts[place % len(parts)]
-        message_id = str(uuid.uuid4())
-        yield one, message_id, before + message_id.encode() + after
+        one, known, pieces = parts[place % len(parts)]
+        fresh = uuid.uuid4()
+        pieces = pieces.copy()
+        for number in range(1, len(pieces), 2):
+            is_message_id = pieces[number] == known
+            pieces[number] = (str(fresh) if is_message_id else fresh.hex).encode()
+        yield one, str(fresh), b"".join(pieces)
 
 
 def relayed(one: Captured, message_id: str, body: bytes) -> tuple[str, pika.BasicProperties]:
