@@ -11,6 +11,7 @@ import sys
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import MappingProxyType
 
@@ -27,27 +28,27 @@ from tests.conftest import Broker, Captured, exposure, golden, stackbus, wait_un
 
 OUTER = "openstack-external"
 GOLDEN = golden()
+_OF_ITS_OWN = ("message_id", "_unique_id", "timestamp")
+_BEGAN = datetime(2026, 11, 22, 20, tzinfo=UTC)
 
 
 def copies(count: int, of: Iterable[Captured] = GOLDEN) -> Iterator[tuple[Captured, str, bytes]]:
-    """Give captured notifications again and again, each with ids of its own.
+    """Give captured notifications again and again, each with ids and a time of its own.
 
-    That is its message_id, and what oslo.messaging's listeners know a repetition by.
+    The ids are its message_id, and what oslo.messaging's listeners know a repetition by; the times
+    are a millisecond apart.
     """
     parts = []
     for one in of:
-        message_id, unique_id = (
-            str(one.message()[name]).encode() for name in ("message_id", "_unique_id")
-        )
-        parts.append((one, message_id, re.split(b"(%b|%b)" % (message_id, unique_id), one.body)))
+        known = [str(one.message()[name]).encode() for name in _OF_ITS_OWN]
+        parts.append((one, known, re.split(b"(%b)" % b"|".join(known), one.body)))
     for place in range(count):
         one, known, pieces = parts[place % len(parts)]
         fresh = uuid.uuid4()
-        pieces = pieces.copy()
-        for number in range(1, len(pieces), 2):
-            is_message_id = pieces[number] == known
-            pieces[number] = (str(fresh) if is_message_id else fresh.hex).encode()
-        yield one, str(fresh), b"".join(pieces)
+        moment = _BEGAN + place * timedelta(milliseconds=1)
+        given = (str(fresh), fresh.hex, f"{moment:%Y-%m-%d %H:%M:%S.%f}")
+        new = dict(zip(known, (text.encode() for text in given), strict=True))
+        yield one, str(fresh), b"".join(new.get(piece, piece) for piece in pieces)
 
 
 def relayed(one: Captured, message_id: str, body: bytes) -> tuple[str, pika.BasicProperties]:

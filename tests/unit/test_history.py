@@ -7,8 +7,9 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -75,6 +76,21 @@ def test_every_captured_notification_is_stored_as_it_is_and_once(engine: Engine)
     assert (again.new, again.known) == (0, NOTIFICATIONS)
     assert lines(list(listed(first, Filter()))) == lines(CAPTURED)
     assert number(first, "SELECT count() AS number FROM events") == len(CAPTURED)
+
+
+def test_the_largest_batch_whose_times_all_differ_is_stored_once(engine: Engine) -> None:
+    batch = [
+        Prepared.of(
+            msgspec.structs.replace(
+                CAPTURED[0], id=str(uuid4()), time=NOW + timedelta(microseconds=place)
+            )
+        )
+        for place in range(100_000)  # as many as the setting record_batch allows
+    ]
+    first = history(engine)
+    assert first.store(batch, []).new == len(batch)
+    assert first.store(batch, []).known == len(batch)
+    assert sum(1 for _ in listed(first, Filter(), payload=False)) == len(batch)
 
 
 @pytest.mark.parametrize(

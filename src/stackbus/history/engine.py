@@ -41,6 +41,9 @@ _SETTINGS = {
     "input_format_json_read_objects_as_strings": "1",  # payloads stay the text that they are
     "max_insert_block_size": "1000000",  # an insert is one block, so it is there or it is not
     "max_partitions_per_insert_block": "0",
+    "max_query_size": "268435456",  # the ids of a whole batch are asked for at once
+    "max_ast_elements": "10000000",
+    "max_expanded_ast_elements": "10000000",
     "do_not_merge_across_partitions_select_final": "1",
 }
 _OF_A_CLUSTER = {"distributed_foreground_insert": "1", "insert_quorum": "auto"}
