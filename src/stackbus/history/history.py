@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import lru_cache
 from importlib import resources
 from typing import Any, Protocol, TypeVar
@@ -31,6 +31,7 @@ from stackbus.history.proof import BEGINNING, SHORT, batch_hash, line_hash
 _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 _QUERY = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^[ ]*--.*\n|[ ]+--.*$", re.MULTILINE)
+_EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
 _encode_lines = msgspec.json.Encoder().encode_lines
 _encode = msgspec.json.Encoder().encode
 
@@ -345,8 +346,8 @@ class History:
             if not page:
                 return
 
-    def channels_since(self, times: Mapping[str, datetime]) -> dict[str, set[str]]:
-        """Tell which other channels told notifications after the first; ``times`` by their ids."""
+    def channels_since(self, times: Iterable[datetime]) -> dict[str, set[str]]:
+        """Tell by which other channels notifications of these ``times`` were told, by their ids."""
         return self._channels("known_again", times)
 
     def positions(self, channel: str) -> dict[str, str]:
@@ -418,18 +419,18 @@ class History:
 
     def _known(self, prepared: Iterable[Prepared]) -> dict[str, set[str]]:
         """Tell which notifications are in the history, and by which channels they were told."""
-        times = {one.event.id: one.event.time for one in prepared}
+        times = {one.event.time for one in prepared}
         known = self._channels("known", times)
-        for id_, channels in self.channels_since({id_: times[id_] for id_ in known}).items():
-            known[id_] |= channels
+        if known:
+            for id_, channels in self.channels_since(times).items():
+                known.get(id_, set()).update(channels)
         return known
 
-    def _channels(self, name: str, times: Mapping[str, datetime]) -> dict[str, set[str]]:
-        if not times:
+    def _channels(self, name: str, times: Iterable[datetime]) -> dict[str, set[str]]:
+        moments = ",".join(str((moment - _EPOCH) // _MICROSECOND) for moment in times)
+        if not moments:
             return {}
-        moments = {_sql_time(moment) for moment in times.values()}
-        sql = queries()[name].replace("$TIMES", _literals(moments))
-        found = self.rows(sql.replace("$IDS", _literals(times)), _Known, {})
+        found = self.rows(queries()[name].replace("$TIMES", moments), _Known, {})
         return {one.id: set(one.channels) for one in found}
 
     def _run(self, sql: str) -> None:
@@ -500,16 +501,6 @@ def _fields(value: msgspec.Struct) -> dict[str, Any]:
 
 def _told(event: Event) -> _Told:
     return _Told(event.id, event.time, event.received, event.service, event.type, event.channels[0])
-
-
-def _literals(texts: Iterable[str]) -> str:
-    """Write texts as ClickHouse's literals; the driver's binding looks at each character."""
-    quoted = (text.replace("\\", "\\\\").replace("'", "\\'") for text in texts)
-    return "'" + "', '".join(quoted) + "'"
-
-
-def _sql_time(moment: datetime) -> str:
-    return f"{moment:%Y-%m-%d %H:%M:%S.%f}"
 
 
 def _now() -> str:

@@ -21,10 +21,6 @@ SHORT = 16
 """Hexadecimal digits of an event's hash that stand beside it and in digests. They only point at
 the event; what proves it is its batch's hash, which is made of all 64."""
 
-_PART = 2047
-"""Bytes that are hashed at once: of more, hashlib lets another thread go on each time, and the
-recorder's two threads would wait for each other at every event (HASHLIB_GIL_MINSIZE)."""
-
 _encode = msgspec.json.Encoder().encode
 
 
@@ -38,10 +34,7 @@ def line_hash(line: bytes) -> str:
 
     It is the line that ``events -o jsonl`` prints, as long as one channel alone has told it.
     """
-    digest = hashlib.sha256()
-    for start in range(0, len(line), _PART):
-        digest.update(line[start : start + _PART])
-    return digest.hexdigest()
+    return hashlib.sha256(line).hexdigest()
 
 
 def batch_hash(previous: str, recorder: str, batch: int, hashes: Iterable[str]) -> str:

@@ -11,16 +11,16 @@ SELECT DISTINCT toYYYYMM(time) AS number FROM events
 WHERE toYYYYMM(time) < {before:UInt32} ORDER BY number
 
 -- name: known
--- Which of these notifications are in the history, and by which channel. A repeated notification
--- bears the same time, so that the primary key finds it.
+-- Which notifications of these times are in the history, and by which channel. A repeated one bears
+-- the same time, so that the primary key finds it; $TIMES are microseconds since 1970.
 SELECT id, groupUniqArrayArray(channels) AS channels FROM events
-WHERE time IN ($TIMES) AND id IN ($IDS)
+WHERE time IN (SELECT fromUnixTimestamp64Micro(arrayJoin([$TIMES]), 'UTC'))
 GROUP BY id
 
 -- name: known_again
--- Which other channels told these notifications, that are in the history.
+-- Which other channels told notifications of these times, that are in the history.
 SELECT id, groupUniqArray(channel) AS channels FROM told
-WHERE time IN ($TIMES) AND id IN ($IDS)
+WHERE time IN (SELECT fromUnixTimestamp64Micro(arrayJoin([$TIMES]), 'UTC'))
 GROUP BY id
 
 -- name: quarantined_bytes

@@ -21,7 +21,6 @@ LOCK, SOCKET, LOG = "stackbus.lock", "stackbus.sock", "stackbus.log"
 
 _FRAME = struct.Struct("!Q")
 _LONGEST = 1 << 32
-_PART = 1 << 20
 
 
 class Ask(msgspec.Struct, array_like=True):
@@ -47,7 +46,7 @@ def send(connection: socket.socket, value: Ask | Answer) -> None:
     connection.sendall(_FRAME.pack(len(data)) + data)
 
 
-def receive(connection: socket.socket) -> bytes | None:
+def receive(connection: socket.socket) -> bytearray | None:
     """Give one frame; None at the end."""
     header = _exactly(connection, _FRAME.size)
     if header is None:
@@ -56,14 +55,15 @@ def receive(connection: socket.socket) -> bytes | None:
     return _exactly(connection, length) if length < _LONGEST else None
 
 
-def _exactly(connection: socket.socket, length: int) -> bytes | None:
-    data = bytearray()
-    while len(data) < length:
-        part = connection.recv(min(length - len(data), _PART))
-        if not part:
+def _exactly(connection: socket.socket, length: int) -> bytearray | None:
+    data = bytearray(length)
+    rest = memoryview(data)
+    while rest:
+        count = connection.recv_into(rest)
+        if not count:
             return None
-        data += part
-    return bytes(data)
+        rest = rest[count:]
+    return data
 
 
 @contextmanager

@@ -92,7 +92,7 @@ def listed(
                 **_bounds(key),
             )
         )
-        since = history.channels_since({row.id: row.time for row in found})
+        since = history.channels_since({row.time for row in found})
         for row in found:
             channels = tuple(sorted({*row.channels, *since.get(row.id, ())}))
             yield msgspec.structs.replace(row.event(), channels=channels)
