@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from stackbus.clients.kubernetes import Kubernetes
 
 _PORT_AMQP, _PORT_AMQPS = 5672, 5671
+_MOST_PREFETCH = 65_535  # AMQP 0-9-1's basic.qos has 16 bits for it
 _PATIENCE = 60.0  # seconds that one apply waits for another
 
 
@@ -124,7 +125,9 @@ def recorders(
     if secret is not None:
         read = partial(consumer, secret, "stackbus record", by_password=by_password, plain=plain)
         queues = [queue_name(read()[0], priority) for priority in PRIORITIES]
-        channels.append(BusChannel(lambda: read()[1], queues, 2 * settings.record_batch))
+        # A batch with each process that stores, and one that fills meanwhile.
+        prefetch = (settings.record_processes + 1) * settings.record_batch
+        channels.append(BusChannel(lambda: read()[1], queues, min(prefetch, _MOST_PREFETCH)))
     if logs:
         channels.append(LogChannel(logs, where))
     if opensearch is not None:

@@ -39,6 +39,7 @@ _SETTINGS = {
     "output_format_json_quote_64bit_integers": "0",
     "output_format_json_named_tuples_as_objects": "1",
     "input_format_json_read_objects_as_strings": "1",  # payloads stay the text that they are
+    "input_format_parallel_parsing": "0",  # a batch is too small for it
     "max_insert_block_size": "1000000",  # an insert is one block, so it is there or it is not
     "max_partitions_per_insert_block": "0",
     "max_query_size": "268435456",  # the ids of a whole batch are asked for at once
@@ -197,7 +198,7 @@ class _Embedded:
         self._use(lambda there: there.asked(Ask("run", sql)))
 
     def write(self, table: str, rows: bytes) -> None:
-        self._use(lambda there: there.asked(Ask("write", table, {}, rows)))
+        self._use(lambda there: there.asked(Ask("write", table), rows))
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -290,20 +291,20 @@ class _Remote:
             self._socket.close()
             raise
 
-    def asked(self, ask: Ask) -> bytes:
-        """Give the rows of the answer. Raises HistoryError."""
+    def asked(self, ask: Ask, rows: bytes = b"") -> bytes:
+        """Ask, with ``rows`` to write beside it; give the answer's. Raises HistoryError."""
         with self._turn:
             try:
-                send(self._socket, ask)
+                send(self._socket, ask, rows)
                 answered = receive(self._socket)
             except OSError:
                 answered = None
         if answered is None:
             raise _Gone(f"the process that had the history {self._path} open has ended")
-        answer = msgspec.msgpack.decode(answered, type=Answer)
+        answer = msgspec.msgpack.decode(answered[0], type=Answer)
         if answer.error:
             raise (HistoryUnreachable if answer.may_pass else HistoryError)(answer.error)
-        return answer.rows
+        return bytes(answered[1])
 
     def close(self) -> None:
         """Leave."""

@@ -193,6 +193,10 @@ class _Number(msgspec.Struct):
     number: int
 
 
+class _Count(msgspec.Struct):
+    count: int
+
+
 class _Migrated(msgspec.Struct):
     number: int
     at: str
@@ -276,8 +280,7 @@ class History:
         Safe to call again with the same after a failure.
         """
         with self._turn, self._engine.exclusive():
-            late = self._pending.ids if self._pending else frozenset()
-            self._finish()
+            late = self._settled()
             if quarantined:
                 self._engine.write("quarantine", _encode_lines([_kept(one) for one in quarantined]))
             distinct = {(one.event.id, one.event.index): one for one in prepared}
@@ -399,23 +402,42 @@ class History:
         self._pending = _Pending(rows, chain, frozenset(one.event.id for one in prepared))
         self._finish()
 
-    def _finish(self) -> None:
-        """Insert what is pending, and go on with the chain once it is there.
+    def _settled(self) -> frozenset[str]:
+        """Find out what became of an insert that failed; give the ids that came with it after all.
 
-        An insert that failed may be there all the same, or be there in part on a cluster of
-        several shards: the very same rows are then inserted again, and replace themselves.
+        One block is there or it is not, and meanwhile others may have stored the same: so it is
+        looked for where there is one writer, and what is not there is left to whoever brings it
+        again. On a cluster of several shards it may be there in part: the very same rows are
+        inserted again, and replace themselves.
         """
-        if self._pending is not None:
-            try:
-                self._engine.write("events", self._pending.rows)
-            except HistoryUnreachable:
-                raise
-            except HistoryError:
-                self._pending = None  # it will never be inserted
-                raise
-            self._batch += 1
-            self._previous = self._pending.chain
+        if self._pending is None:
+            return frozenset()
+        ids = self._pending.ids
+        if not self._engine.has_one_writer:
+            self._finish()
+        elif next(self.ask("batch", _Count, recorder=self._recorder, batch=self._batch)).count:
+            self._go_on(self._pending)
+        else:
             self._pending = None
+            return frozenset()
+        return ids
+
+    def _finish(self) -> None:
+        """Insert what is pending, and go on with the chain once it is there."""
+        assert self._pending is not None
+        try:
+            self._engine.write("events", self._pending.rows)
+        except HistoryUnreachable:
+            raise
+        except HistoryError:
+            self._pending = None  # it will never be inserted
+            raise
+        self._go_on(self._pending)
+
+    def _go_on(self, inserted: _Pending) -> None:
+        self._batch += 1
+        self._previous = inserted.chain
+        self._pending = None
 
     def _known(self, prepared: Iterable[Prepared]) -> dict[str, set[str]]:
         """Tell which notifications are in the history, and by which channels they were told."""

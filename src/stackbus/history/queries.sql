@@ -101,6 +101,11 @@ WHERE batch > transform(recorder, {recorders:Array(String)}, {batches:Array(Int6
 GROUP BY recorder, batch
 ORDER BY recorder, batch
 
+-- name: batch
+-- How many events of one batch are there.
+SELECT count() AS count FROM events
+WHERE recorder = {recorder:String} AND batch = {batch:UInt32}
+
 -- name: batch_events
 -- The events of some batches of one chain, in order.
 SELECT batch, id, `index`, hash FROM events $FINAL

@@ -64,37 +64,36 @@ class Server:
         try:
             with connection, suppress(OSError, msgspec.MsgspecError):
                 while (question := receive(connection)) is not None:
-                    ask = msgspec.msgpack.decode(question, type=Ask)
-                    answer = self._answered(ask)
+                    ask = msgspec.msgpack.decode(question[0], type=Ask)
+                    answer, rows = self._answered(ask, question[1])
                     if not answer.error:
                         locks += {"lock": 1, "unlock": -1}.get(ask.verb, 0)
-                    send(connection, answer)
+                    send(connection, answer, rows)
         finally:
             for _ in range(locks):
                 self._exclusive.release()
             self._left_at = time.monotonic()
             self._guests.discard(guest)
 
-    def _answered(self, ask: Ask) -> Answer:
+    def _answered(self, ask: Ask, rows: bytearray) -> tuple[Answer, bytes]:
+        """Do what is asked; give the answer, and the rows that go beside it."""
         try:
             match ask.verb:
                 case "read":
-                    return Answer(self._engine.read(ask.text, ask.parameters))
+                    return Answer(), self._engine.read(ask.text, ask.parameters)
                 case "write":
-                    self._engine.write(ask.text, ask.rows)
+                    self._engine.write(ask.text, bytes(rows))
                 case "run":
                     self._engine.run(ask.text)
                 case "lock":
                     if not self._exclusive.acquire(timeout=_PATIENCE):
-                        return Answer(
-                            error="another process writes to the history, and does not end",
-                            may_pass=True,
-                        )
+                        error = "another process writes to the history, and does not end"
+                        return Answer(error, may_pass=True), b""
                 case "unlock":
                     self._exclusive.release()
         except HistoryError as error:
-            return Answer(error=str(error), may_pass=isinstance(error, HistoryUnreachable))
-        return Answer()
+            return Answer(str(error), may_pass=isinstance(error, HistoryUnreachable)), b""
+        return Answer(), b""
 
 
 def main(path: Path) -> int:

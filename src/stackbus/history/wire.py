@@ -1,7 +1,7 @@
 """What travels between a process and the one that has the embedded history open.
 
-Frames of MessagePack over a Unix socket, each after its length. Used by ``engine.py`` and
-``serve.py``, of the same release: the socket is no interface for others.
+Frames over a Unix socket: two lengths, a value as MessagePack, rows as they are. Used by
+``engine.py`` and ``serve.py``, of the same release: the socket is no interface for others.
 """
 
 from __future__ import annotations
@@ -19,40 +19,40 @@ import msgspec
 LOCK, SOCKET, LOG = "stackbus.lock", "stackbus.sock", "stackbus.log"
 """Files beside the data: who holds the lock has it open, and listens on the socket."""
 
-_FRAME = struct.Struct("!Q")
-_LONGEST = 1 << 32
+_FRAME = struct.Struct("!QQ")
 
 
 class Ask(msgspec.Struct, array_like=True):
-    """A question: ``verb`` is read, run, write, lock, unlock or hello."""
+    """A question: ``verb`` is read, run, write, lock, unlock or hello; rows go beside it."""
 
     verb: str
     text: str
     parameters: dict[str, Any] = {}
-    rows: bytes = b""
 
 
 class Answer(msgspec.Struct, array_like=True):
-    """Rows, or why there are none, and whether that may pass."""
+    """Why there are no rows beside it, and whether that may pass."""
 
-    rows: bytes = b""
     error: str = ""
     may_pass: bool = False
 
 
-def send(connection: socket.socket, value: Ask | Answer) -> None:
+def send(connection: socket.socket, value: Ask | Answer, rows: bytes = b"") -> None:
     """Send one frame."""
     data = msgspec.msgpack.encode(value)
-    connection.sendall(_FRAME.pack(len(data)) + data)
+    connection.sendall(_FRAME.pack(len(data), len(rows)) + data)
+    connection.sendall(rows)  # by themselves: they are large
 
 
-def receive(connection: socket.socket) -> bytearray | None:
-    """Give one frame; None at the end."""
+def receive(connection: socket.socket) -> tuple[bytearray, bytearray] | None:
+    """Give one frame's value, as MessagePack, and its rows; None at the end."""
     header = _exactly(connection, _FRAME.size)
     if header is None:
         return None
-    (length,) = _FRAME.unpack(header)
-    return _exactly(connection, length) if length < _LONGEST else None
+    length, rows_length = _FRAME.unpack(header)
+    value = _exactly(connection, length)
+    rows = _exactly(connection, rows_length)
+    return None if value is None or rows is None else (value, rows)
 
 
 def _exactly(connection: socket.socket, length: int) -> bytearray | None:
