@@ -43,9 +43,10 @@ SELECT channel, source, position, at FROM positions FINAL WHERE channel = {chann
 SELECT count() AS count FROM events $FINAL WHERE $CONDITIONS
 
 -- name: events_by
--- How many they are by the values of some columns.
-SELECT $COLUMNS AS values, count() AS count FROM events $FINAL WHERE $CONDITIONS
-GROUP BY values ORDER BY count DESC, values
+-- How many they are by the values of some columns, $COLUMNS; in no order, since that takes as long
+-- as all the rest.
+SELECT array($COLUMNS) AS values, count() AS count FROM events $FINAL WHERE $CONDITIONS
+GROUP BY $COLUMNS
 
 -- name: events_first
 -- Where the newest so many events begin, if there are so many.

@@ -60,9 +60,11 @@ def counts(
         if name not in FIELDS:
             raise InputError(f"--by: {name!r}: one of {', '.join(FIELDS)}")
     conditions, parameters = wanted.conditions()
-    columns = f"[{', '.join(f'toString(`{name}`)' for name in fields)}]"
+    columns = ", ".join(f"`{name}`" for name in dict.fromkeys(fields))
     found = history.ask("events_by", _By, conditions, columns=columns, **parameters)
-    return [(tuple(one.values), one.count) for one in found]
+    return sorted(
+        ((tuple(one.values), one.count) for one in found), key=lambda one: (-one[1], one[0])
+    )
 
 
 def listed(

@@ -31,7 +31,8 @@ CREATE TABLE IF NOT EXISTS $LOCAL(events) $ON_CLUSTER
     global_request_id String CODEC(ZSTD(1)),
     address           LowCardinality(String),
     attributes        String CODEC(ZSTD(3)),
-    payload           String CODEC(ZSTD(3)),
+    payload           String CODEC(ZSTD(3))
+        SETTINGS (min_compress_block_size = 4194304, max_compress_block_size = 4194304),
     channels          Array(LowCardinality(String)),
     -- Where the row stands among those that one recorder wrote: see proof.py.
     recorder          LowCardinality(String),
@@ -52,7 +53,9 @@ CREATE TABLE IF NOT EXISTS $LOCAL(events) $ON_CLUSTER
 ENGINE = $REPLACING()
 PARTITION BY toYYYYMM(time)
 ORDER BY (time, id, `index`)
-SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
+-- What was merged is on disk before its parts are removed, so they need not stay for long.
+SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
+         min_compressed_bytes_to_fsync_after_merge = 1, old_parts_lifetime = 30;
 
 $DISTRIBUTED(events, cityHash64(id));
 
