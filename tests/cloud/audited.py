@@ -70,7 +70,7 @@ def _lacks(call: Mapping[str, Any], own: list[Line]) -> Iterator[tuple[str, str]
     service = str(call["call"]).partition(".")[0]
     mine = [line for line in own if line.service == service] or own
     who = {line.user_id for line in mine}
-    if call["user_id"] not in who:
+    if call["user_id"] and call["user_id"] not in who:  # who logs in is nobody yet
         yield "who", f"the audit says that {sorted(who)} did it"
     resource = str(call["resource_id"] or "")
     about = [line for line in mine if line.resource_id == resource]

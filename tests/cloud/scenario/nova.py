@@ -17,6 +17,10 @@ FLAVORS = {"small": (256, 1, 1), "medium": (512, 2, 2), "giant": (256, 1, 700_00
 def prepare(walk: Walk) -> None:
     """Make the image and the flavors that servers are made of, once; have both hosts up."""
     admin = walk.admin()
+    # Nova's scheduler looks for new hosts every few seconds; until then they take no server.
+    admin.until(
+        lambda: str(len(admin.rest("compute", "GET", "/os-hypervisors")["hypervisors"])), "2"
+    )
     for one in services(admin):
         own: dict[str, Any] = {"id_of": lambda _, one=one: one["id"]}
         if one["forced_down"]:  # an earlier scenario broke off
