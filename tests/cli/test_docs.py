@@ -8,11 +8,14 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 from tests.cli.test_commands import GOLDEN
-from tests.conftest import Broker, publish, running, stackbus
+from tests.conftest import Broker, publish, running, stackbus, wait_until
+
+from stackbus.events.normalise import normalise
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -99,6 +102,29 @@ def test_readme_and_the_pages_print_what_they_say(tmp_path: Path) -> None:
                 shell.run(one)
     finally:
         shell.run(down)
+
+
+def test_the_auditors_page_answers_from_what_the_test_cloud_told(tmp_path: Path) -> None:
+    deleted = next(one for one in GOLDEN if b"compute.instance.delete.end" in one.body)
+    (event,) = normalise(deleted.body, "bus", datetime.now(UTC), deleted.service)
+    places = {"SERVER": event.resource_id, "USER": event.user_name}
+    assert all(places.values())
+    shell = Shell(tmp_path)
+    up, *questions = shown("docs/how-to/audit.md")
+    assert "--record" in up.command
+    state = tmp_path / "stackbus"
+    try:
+        shell.run(up)
+        publish(running(state), GOLDEN)
+
+        def recorded() -> int:
+            return int(stackbus("events", "--count", state=state).stdout)
+
+        wait_until(lambda: recorded() >= len(GOLDEN), 60)
+        for one in questions:
+            shell.run(one, places)
+    finally:
+        stackbus("down", state=state)
 
 
 def test_the_page_about_a_broker_of_ones_own_works(clean: Broker, tmp_path: Path) -> None:

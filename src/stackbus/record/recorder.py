@@ -48,6 +48,26 @@ class _Batch:
     deliveries: list[Delivery] = field(default_factory=list)
     bytes: int = 0
 
+    def add(self, deliveries: list[Delivery]) -> None:
+        """Take what has come."""
+        self.deliveries += deliveries
+        self.bytes += sum(len(one.body) for one in deliveries)
+
+    def cut(self, count: int, size: int) -> tuple[_Batch, _Batch]:
+        """Cut at most so many off its beginning, of so many bytes (one at least); give both parts.
+
+        More than a batch may come at one look at the channel.
+        """
+        end = total = 0
+        for one in self.deliveries:
+            total += len(one.body)
+            if end and (end >= count or total > size):
+                total -= len(one.body)
+                break
+            end += 1
+        rest = _Batch(self.deliveries[end:], self.bytes - total)
+        return _Batch(self.deliveries[:end], total), rest
+
 
 @dataclass(slots=True)
 class Tally:
@@ -148,7 +168,10 @@ class Recorder:
             stopping = self._stopping.is_set()
             has_room = len(self._inserts) < self._storing.processes
             if self._batch.deliveries and has_room and (stopping or self._is_due()):
-                batch, self._batch = self._batch, _Batch()
+                batch, self._batch = self._batch.cut(
+                    self._settings.batch, self._settings.batch_bytes
+                )
+                self._since = now
                 self._inserts.append((batch, inserter.submit(self._store, batch)))
             is_idle = until_idle is not None and self._idle >= until_idle
             if not self._inserts and not self._batch.deliveries and (stopping or is_idle):
@@ -168,8 +191,7 @@ class Recorder:
         if not self._batch.deliveries:
             self._since = time.monotonic()
         self._last = time.monotonic()
-        self._batch.deliveries += deliveries
-        self._batch.bytes += sum(len(one.body) for one in deliveries)
+        self._batch.add(deliveries)
         self.tally.told += len(deliveries)
 
     def _is_full(self) -> bool:
