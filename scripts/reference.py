@@ -313,6 +313,19 @@ def _untold() -> list[str]:
     for one in table.background:
         types = one.types.pattern.replace("\\", "").replace("|", "\\|")
         lines.append(f"| {one.service} | `{types}` | {one.reason} |")
+    lines += [
+        "",
+        "## What is told and does not say everything",
+        "",
+        "Found by holding `stackbus audit` against the same calls: who did it, to what, with which",
+        "result. Of all calls that tell something and are not here, it says all three.",
+        "",
+        "| calls | what is missing | why |",
+        "|---|---|---|",
+    ]
+    for lack in table.unsaid:
+        calls = f"{lack.calls}*" if lack.calls.endswith((".", "_")) else lack.calls
+        lines.append(f"| {calls} | {', '.join(lack.lacks)} | {lack.reason} |")
     return lines
 
 
