@@ -56,6 +56,14 @@ def test_events_as_json_lines_json_and_csv_are_the_same(state: Path) -> None:
         assert row["channels"] == "bus"
 
 
+def test_a_server_that_is_away_is_one_line_without_its_password(tmp_path: Path) -> None:
+    dsn = "clickhouse://reader:s3cret@127.0.0.1:1/audit"
+    done = stackbus("events", "--count", "--history", dsn, state=tmp_path, code=1)
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("stackbus: the history cannot be reached: ")
+    assert "s3cret" not in line
+
+
 def test_the_newest_are_printed_oldest_first_and_counted(state: Path) -> None:
     lines = stackbus("events", "--limit", "5", state=state).stdout.splitlines()
     assert lines[0].split() == ["TIME", "SERVICE", "TYPE", "OUTCOME", "KIND", "RESOURCE", "WHO"]

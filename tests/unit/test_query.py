@@ -141,6 +141,26 @@ def test_a_field_that_no_event_has_is_refused() -> None:
         Filter({"nonsense": ("x",)}).conditions()
 
 
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("outcome", "fail", "success, failure, unknown"),
+        ("phase", "begin", "start, end, error, none"),
+        ("priority", "WARN", "audit, critical, debug, error, info, sample, warn"),
+        ("service", "swift", "cinder, designate, glance, heat, ironic, keystone, manila, .*"),
+    ],
+)
+def test_a_word_that_a_field_never_has_is_refused(field: str, value: str, words: str) -> None:
+    with pytest.raises(InputError, match=f"^{field}: '{value}': one of {words}$"):
+        Filter({field: (value,)}).conditions()
+    Filter({field: ("*",)}).conditions()
+
+
+def test_a_service_is_named_by_its_type_too(history: History) -> None:
+    by_type = found(history, Filter({"service": ("compute", "block-storage")}))
+    assert by_type == expected([event.service in {"nova", "cinder"} for event in CAPTURED])
+
+
 @pytest.mark.parametrize("limit", [1, 7, 500, 100_000])
 def test_a_limit_gives_the_newest(history: History, limit: int) -> None:
     assert keys(listed(history, Filter(), limit)) == keys(IN_ORDER[-limit:])

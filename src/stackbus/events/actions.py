@@ -19,6 +19,9 @@ PHASES = {
 NO_PHASE = "none"
 """The phase of what is told in one notification."""
 
+OUTCOMES = ("success", "failure", "unknown")
+"""How it went; of a start nobody knows yet."""
+
 EXISTS = "exists"
 """The action of periodic reports."""
 

@@ -11,6 +11,7 @@ works beside a recorder.
 
 from __future__ import annotations
 
+import logging
 import os
 import re
 import socket
@@ -133,6 +134,8 @@ class Direct:
 
         client: Client | None = getattr(self._local, "client", None)
         if client is None:
+            # What goes wrong is raised, and said once.
+            logging.getLogger(clickhouse_connect.__name__).setLevel(logging.CRITICAL)
             with _translated():
                 client = clickhouse_connect.get_client(**self._arguments)
             self._local.client = client

@@ -12,6 +12,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from stackbus.errors import InputError
+from stackbus.events.actions import NO_PHASE, OUTCOMES, PHASES
+from stackbus.services import BY_NAME, SERVICES
+from stackbus.services.service import PRIORITIES
 
 FIELDS = (
     "id", "service", "type", "action", "phase", "outcome", "priority", "publisher", "host",
@@ -19,6 +22,14 @@ FIELDS = (
     "actor_project_id", "request_id", "global_request_id", "address",
 )  # fmt: skip
 """The fields of an event that are texts, each of which a question may name."""
+
+_WORDS = {
+    "service": (*(one.name for one in SERVICES), ""),
+    "phase": (*dict.fromkeys(PHASES.values()), NO_PHASE),
+    "outcome": OUTCOMES,
+    "priority": PRIORITIES,
+}
+"""Fields with few values: another word would find nothing, and look like an answer."""
 
 _BEFORE = re.compile(r"-([0-9]{1,9}(?:\.[0-9]+)?)(s|m|h|d|w)")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -85,7 +96,7 @@ def _any_of(name: str, wanted: tuple[str, ...], parameters: dict[str, Any]) -> s
     if name not in FIELDS:
         raise InputError(f"{name!r}: an event has no such field; it has {', '.join(FIELDS)}")
     patterns = [value for value in wanted if _is_pattern(value)]
-    exact = [value for value in wanted if not _is_pattern(value)]
+    exact = [_word(name, value) for value in wanted if not _is_pattern(value)]
     found = []
     if exact:
         found.append(f"`{name}` IN {{{name}:Array(String)}}")
@@ -94,6 +105,16 @@ def _any_of(name: str, wanted: tuple[str, ...], parameters: dict[str, Any]) -> s
         found.append(f"`{name}` LIKE {{{name}_{number}:String}}")
         parameters[f"{name}_{number}"] = _like(pattern)
     return found[0] if len(found) == 1 else f"({' OR '.join(found)})"
+
+
+def _word(name: str, value: str) -> str:
+    """Give ``value``; a service by its type too. Raises InputError if the field never has it."""
+    if name == "service" and value in BY_NAME:
+        return BY_NAME[value].name
+    if value not in _WORDS.get(name, (value,)):
+        known = ", ".join(word for word in _WORDS[name] if word)
+        raise InputError(f"{name}: {value!r}: one of {known}")
+    return value
 
 
 def _is_pattern(value: str) -> bool:
