@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -125,9 +126,15 @@ def stop(settings: Settings) -> bool:
         pid = int(json.loads(_ready(settings).read_text("utf-8"))["pid"])
     except (OSError, ValueError, KeyError):
         raise StackbusError("the bus is just starting or stopping: try again") from None
-    os.kill(pid, signal.SIGTERM)
-    with locked(_lock(settings), _STOP_SECONDS, f"the bus (process {pid}) does not stop"):
-        return True
+    with suppress(ProcessLookupError):
+        handle = os.pidfd_open(pid)
+        try:
+            signal.pidfd_send_signal(handle, signal.SIGTERM)
+            if not select.select([handle], [], [], _STOP_SECONDS)[0]:
+                raise StackbusError(f"the bus (process {pid}) does not stop")
+        finally:
+            os.close(handle)
+    return True
 
 
 def is_up(settings: Settings) -> bool:
