@@ -515,6 +515,7 @@ def _print_events(found: Iterable[Event], output: EventFormat) -> None:
                 value["payload"] = bytes(event.payload).decode()
                 value["channels"] = " ".join(event.channels)
                 writer.writerow([value[name] for name in FIELDS])
+                sys.stdout.flush()
         case _:
             _print_table(found)
 
