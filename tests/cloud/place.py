@@ -30,6 +30,10 @@ class Failed(StackbusError):
     """A part of the test cloud that did not do what it should."""
 
 
+_PORTS = range(10_000, 20_000)
+"""Below those that stackbus draws for its bus, while ours are drawn and nobody listens yet."""
+
+
 @dataclass
 class Place:
     """The folder of one test cloud, and what is remembered in it."""
@@ -49,7 +53,7 @@ class Place:
         """Give the port of ``name``: always the same, drawn free the first time."""
         with self._lock:
             if name not in self._ports:
-                self._ports[name] = free_port(LOOPBACK, set(self._ports.values()))
+                self._ports[name] = free_port(LOOPBACK, set(self._ports.values()), _PORTS)
                 self.remember()
             return self._ports[name]
 

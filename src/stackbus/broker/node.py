@@ -24,7 +24,7 @@ from stackbus.files import write_private
 ADMINISTRATOR = "stackbus-admin"
 LOOPBACK = "127.0.0.1"
 
-_LOWEST_PORT, _HIGHEST_PORT = 20_000, 32_767
+_PORTS = range(20_000, 32_768)
 """Below the range from which Linux draws clients' ports, any of which may be taken at a start."""
 
 _PLUGINS = (
@@ -287,14 +287,13 @@ def _chosen(before: Ports | None, wish: Wish, listen: str) -> Ports:
     return Ports(**ports)
 
 
-def free_port(host: str, taken: set[int]) -> int:
-    """Draw a free port on ``host``, from below the range of clients' ports, not in ``taken``."""
-    choice = secrets.SystemRandom()
+def free_port(host: str, taken: set[int], within: range = _PORTS) -> int:
+    """Draw a free port on ``host``, not in ``taken``."""
     for _ in range(1000):
-        port = choice.randint(_LOWEST_PORT, _HIGHEST_PORT)
+        port = secrets.choice(within)
         if port not in taken and is_free(host, port):
             return port
-    raise StackbusError(f"no free port between {_LOWEST_PORT} and {_HIGHEST_PORT} on {host}")
+    raise StackbusError(f"no free port between {within[0]} and {within[-1]} on {host}")
 
 
 def is_free(host: str, port: int) -> bool:
