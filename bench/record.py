@@ -48,7 +48,7 @@ Rows = list[tuple[str, ...]]
 
 def exposed(broker: Broker, folder: Path, *topics: str) -> Recorded:
     """Expose topics whose queues hold all that a bench puts in."""
-    folder.mkdir()
+    folder.mkdir(parents=True)
     return expose_on(broker, folder, deployment(*(Topic(one, queue=_LARGE) for one in topics)))
 
 
@@ -139,7 +139,7 @@ def record(broker: Broker, folder: Path, count: int) -> Rows:
     bare = consumed(broker, "bare", count)
     with recorder(topic) as (_, stored):
         recorded = rate(stored, count)
-    time.sleep(10)  # parts are merged meanwhile
+    time.sleep(45)  # parts are merged meanwhile, and the old ones go after half a minute
     size = on_disk(topic.state / "history") / count
     rows: Rows = [
         ("a consumer that only acknowledges", f"{bare:,.0f}/s"),

@@ -43,10 +43,15 @@ SELECT channel, source, position, at FROM positions FINAL WHERE channel = {chann
 SELECT count() AS count FROM events $FINAL WHERE $CONDITIONS
 
 -- name: events_by
--- How many they are by the values of some columns, $COLUMNS; in no order, since that takes as long
--- as all the rest.
-SELECT array($COLUMNS) AS values, count() AS count FROM events $FINAL WHERE $CONDITIONS
-GROUP BY $COLUMNS
+-- How many they are by the values of some columns, most first: $COLUMNS gives one of each group,
+-- $KEYS its group. That is hashes of 128 bits, which takes a third of the time of the texts.
+SELECT groupArray((values, count)) AS counts
+FROM
+(
+    SELECT array($COLUMNS) AS values, count() AS count FROM events $FINAL WHERE $CONDITIONS
+    GROUP BY $KEYS
+    ORDER BY count DESC, values
+)
 
 -- name: events_first
 -- Where the newest so many events begin, if there are so many.

@@ -32,9 +32,8 @@ class _Count(msgspec.Struct):
     count: int
 
 
-class _By(msgspec.Struct):
-    values: list[str]
-    count: int
+class _Counts(msgspec.Struct):
+    counts: list[tuple[tuple[str, ...], int]]
 
 
 class _Key(msgspec.Struct):
@@ -60,11 +59,10 @@ def counts(
         if name not in FIELDS:
             raise InputError(f"--by: {name!r}: one of {', '.join(FIELDS)}")
     conditions, parameters = wanted.conditions()
-    columns = ", ".join(f"`{name}`" for name in dict.fromkeys(fields))
-    found = history.ask("events_by", _By, conditions, columns=columns, **parameters)
-    return sorted(
-        ((tuple(one.values), one.count) for one in found), key=lambda one: (-one[1], one[0])
-    )
+    columns = ", ".join(f"any(`{name}`)" for name in fields)
+    keys = ", ".join(f"sipHash128(`{name}`)" for name in fields)
+    answer = history.ask("events_by", _Counts, conditions, columns, keys, **parameters)
+    return next(answer).counts
 
 
 def listed(
