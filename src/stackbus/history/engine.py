@@ -50,6 +50,12 @@ _SETTINGS = {
 }
 _OF_A_CLUSTER = {"distributed_foreground_insert": "1", "insert_quorum": "auto"}
 _START_SECONDS = 60.0
+_ALLOCATORS = {
+    "JE_MALLOC_CONF": "dirty_decay_ms:200,muzzy_decay_ms:0",
+    "MALLOC_MMAP_THRESHOLD_": str(1024 * 1024),
+}
+"""How the engine's allocators, chDB's own jemalloc and the C library's, give back what is freed:
+jemalloc keeps it for five seconds by default, which in a backlog is half of the engine's memory."""
 
 R = TypeVar("R")
 
@@ -267,6 +273,7 @@ def _start(path: Path) -> subprocess.Popen[bytes]:
                 stdout=output,
                 stderr=output,
                 start_new_session=True,  # Ctrl-C is for whoever asked, not for the engine
+                env={**_ALLOCATORS, **os.environ},
             )
         finally:
             os.close(output)

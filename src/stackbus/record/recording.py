@@ -17,7 +17,7 @@ import structlog
 
 from stackbus.errors import StackbusError
 from stackbus.record.channels.bus import BUS
-from stackbus.record.collector import spare_the_collector
+from stackbus.record.memory import spare_memory_and_collector
 from stackbus.record.recorder import Recorder
 
 _FIRST_LOOK = 10.0  # seconds that the bus may take to be reached before the others begin
@@ -71,7 +71,7 @@ def run(
 
     Raises what stopped the first of them that failed, when all have ended.
     """
-    spare_the_collector()
+    spare_memory_and_collector()
     buses = [one for one in recorders if one.name == BUS]
     with ThreadPoolExecutor(len(recorders), "record") as pool:
 

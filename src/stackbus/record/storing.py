@@ -25,7 +25,7 @@ from stackbus.errors import HistoryUnreachable, StackbusError, Unreadable
 from stackbus.events.scrub import Scrubber
 from stackbus.history.history import History, Prepared, Quarantined
 from stackbus.record.channel import Delivery
-from stackbus.record.collector import spare_the_collector
+from stackbus.record.memory import spare_memory_and_collector
 from stackbus.record.reading import prepared
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
@@ -143,7 +143,7 @@ def _begin(make: Callable[[], Storer], parent: int) -> None:
         os._exit(1)  # the parent ended before it could be said
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)
-    spare_the_collector()
+    spare_memory_and_collector()
     _make = make
 
 
