@@ -374,7 +374,7 @@ def questions(folder: Path, count: int, say: Callable[[str], None]) -> Rows:
             batch = []
             if stored in (count // 10, count):
                 say(f"asking a history of {stored:,} events")
-                time.sleep(20)  # parts are merged meanwhile
+                wait_until(partial(_is_settled, history), 300)
                 for question, took in _asked(history, sample).items():
                     rows.setdefault(question, []).append(took)
     size = on_disk(folder / "history") / stored
@@ -389,6 +389,18 @@ def questions(folder: Path, count: int, say: Callable[[str], None]) -> Rows:
         ("on disk, an event all of whose ids are new", "", f"{size:.0f} bytes",
          f"{size / (bodies / stored):.1%} of its JSON"),
     ]  # fmt: skip
+
+
+def _is_settled(history: History) -> bool:
+    """Wait a while, and tell whether the engine has merged what it will, and removed the rest."""
+    time.sleep(5)
+    sql = "SELECT (SELECT count() FROM system.merges) + countIf(NOT active) AS count "
+    sql += "FROM system.parts WHERE table = 'events'"
+    return next(history.rows(sql, _Count, {})).count == 0
+
+
+class _Count(msgspec.Struct):
+    count: int
 
 
 def _asked(history: History, sample: list[Event]) -> dict[str, float]:
