@@ -55,7 +55,7 @@ _ALLOCATORS = {
     "MALLOC_MMAP_THRESHOLD_": str(1024 * 1024),
 }
 """How the engine's allocators, chDB's own jemalloc and the C library's, give back what is freed:
-jemalloc keeps it for five seconds by default, which in a backlog is half of the engine's memory."""
+jemalloc keeps it for five seconds by default, half of what the engine allocates in a backlog."""
 
 R = TypeVar("R")
 
