@@ -6,7 +6,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from uuid import uuid4
@@ -131,7 +131,7 @@ def test_a_failed_insert_is_done_again_and_the_chain_goes_on(
     first.store(EVENTS[:3], [])
     write = engine.write
 
-    def cut(table: str, rows: bytes) -> None:
+    def cut(table: str, rows: Sequence[bytes]) -> None:
         if arrives:
             write(table, rows)
         raise HistoryUnreachable("the answer was lost")
@@ -158,7 +158,7 @@ def test_a_failed_insert_that_another_one_does_again_is_there_once(
     first, second = history(engine), history(engine, "r2")
     write = engine.write
 
-    def cut(table: str, rows: bytes) -> None:
+    def cut(table: str, rows: Sequence[bytes]) -> None:
         if arrives:
             write(table, rows)
         raise HistoryUnreachable("the answer was lost")
@@ -214,7 +214,7 @@ from stackbus.history.engine import opened
 e = opened(sys.argv[1])
 print(e.read('SELECT count() AS n FROM events', {}).decode(), end='')
 e.run('CREATE TABLE x (a String) ENGINE = Memory')
-e.write('x', b'{"a": "b"}')
+e.write('x', [b'{"a": "b"}\\n'])
 try:
     e.read('SELECT nonsense', {})
 except Exception as error:

@@ -19,7 +19,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -29,7 +29,7 @@ import msgspec
 
 from stackbus.errors import HistoryError, HistoryUnreachable, InputError
 from stackbus.history.history import Engine, Parameters
-from stackbus.history.wire import LOG, SOCKET, Answer, Ask, receive, send, short_path
+from stackbus.history.wire import LOG, SOCKET, Answer, Ask, in_memory, receive, send, short_path
 
 if TYPE_CHECKING:
     from clickhouse_connect.driver.client import Client
@@ -121,10 +121,18 @@ class Direct:
         with _translated():
             self._client().command(sql)
 
-    def write(self, table: str, rows: bytes) -> None:
+    def write(self, table: str, rows: Sequence[bytes]) -> None:
         """Insert rows."""
         with _translated():
-            self._client().raw_insert(table, insert_block=rows, fmt="JSONEachRow")
+            self._client().raw_insert(table, insert_block=b"".join(rows), fmt="JSONEachRow")
+
+    def write_from(self, table: str, file: int) -> None:
+        """Insert the rows in a file: what ``write`` does to an engine in this process.
+
+        clickhouse-connect would copy them to a file in /tmp first, since such an engine reads
+        files alone.
+        """
+        self.run(f"INSERT INTO {table} FROM INFILE '/proc/self/fd/{file}' FORMAT JSONEachRow")
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold nobody back: rows replace each other."""
@@ -206,8 +214,12 @@ class _Embedded:
     def run(self, sql: str) -> None:
         self._use(lambda there: there.asked(Ask("run", sql)))
 
-    def write(self, table: str, rows: bytes) -> None:
-        self._use(lambda there: there.asked(Ask("write", table), rows))
+    def write(self, table: str, rows: Sequence[bytes]) -> None:
+        try:
+            with in_memory(rows) as file:
+                self._use(lambda there: there.asked(Ask("write", table), file))
+        except OSError as error:
+            raise HistoryUnreachable(f"no memory for a batch: {error.strerror}") from error
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -301,20 +313,20 @@ class _Remote:
             self._socket.close()
             raise
 
-    def asked(self, ask: Ask, rows: bytes = b"") -> bytes:
-        """Ask, with ``rows`` to write beside it; give the answer's. Raises HistoryError."""
+    def asked(self, ask: Ask, file: int | None = None) -> bytes:
+        """Ask, with a ``file`` of rows to write; give the answer's rows. Raises HistoryError."""
         with self._turn:
             try:
-                send(self._socket, ask, rows)
+                send(self._socket, ask, file=file)
                 answered = receive(self._socket)
             except OSError:
                 answered = None
         if answered is None:
             raise _Gone(f"the process that had the history {self._path} open has ended")
-        answer = msgspec.msgpack.decode(answered[0], type=Answer)
+        answer = msgspec.msgpack.decode(answered.value, type=Answer)
         if answer.error:
             raise (HistoryUnreachable if answer.may_pass else HistoryError)(answer.error)
-        return bytes(answered[1])
+        return bytes(answered.rows)
 
     def close(self) -> None:
         """Leave."""

@@ -32,7 +32,6 @@ _MIGRATION = re.compile(r"(\d{4})_\w+\.sql")
 _QUERY = re.compile(r"^-- name: (\w+)\n", re.MULTILINE)
 _COMMENT = re.compile(r"^[ ]*--.*\n|[ ]+--.*$", re.MULTILINE)
 _EPOCH, _MICROSECOND = datetime(1970, 1, 1, tzinfo=UTC), timedelta(microseconds=1)
-_encode_lines = msgspec.json.Encoder().encode_lines
 _encode = msgspec.json.Encoder().encode
 
 R = TypeVar("R", bound=msgspec.Struct)
@@ -54,8 +53,8 @@ class Engine(Protocol):
     def run(self, sql: str) -> None:
         """Run a statement that gives nothing."""
 
-    def write(self, table: str, rows: bytes) -> None:
-        """Insert rows, JSON objects one a line, in one block."""
+    def write(self, table: str, rows: Sequence[bytes]) -> None:
+        """Insert rows, each a JSON object and a line's end, in one block."""
 
     def exclusive(self) -> AbstractContextManager[None]:
         """Hold other processes' writes back, where the engine is shared by processes."""
@@ -133,7 +132,7 @@ class Layout:
 class _Pending:
     """A batch that is being inserted: what is written, and where the chain goes on from it."""
 
-    rows: bytes
+    rows: Sequence[bytes] = field(repr=False)
     chain: str
     ids: frozenset[str]
 
@@ -270,7 +269,7 @@ class History:
             for number, text in migrations().items():
                 if number not in had:
                     self._run(text)
-                    self._engine.write("migrations", _encode_lines([_Migrated(number, _now())]))
+                    self._engine.write("migrations", _lines([_Migrated(number, _now())]))
 
     # What the recorder writes.
 
@@ -282,7 +281,7 @@ class History:
         with self._turn, self._engine.exclusive():
             late = self._settled()
             if quarantined:
-                self._engine.write("quarantine", _encode_lines([_kept(one) for one in quarantined]))
+                self._engine.write("quarantine", _lines([_kept(one) for one in quarantined]))
             distinct = {(one.event.id, one.event.index): one for one in prepared}
             known = self._known(distinct.values())
             fresh: dict[tuple[int, int], list[Prepared]] = {}
@@ -296,7 +295,7 @@ class History:
             for month in fresh.values():
                 self._insert(month)
             if again:
-                self._engine.write("told", _encode_lines([_told(one) for one in again.values()]))
+                self._engine.write("told", _lines([_told(one) for one in again.values()]))
         there = known.keys() - late
         services = {one.event.id: one.event.service for one in distinct.values()}
         new = Counter(service for id_, service in services.items() if id_ not in there)
@@ -307,14 +306,14 @@ class History:
         """Take bodies out of the quarantine that could be read since."""
         rows = [_Kept(**{**_fields(_kept(one)), "body": "", "released": 1}) for one in quarantined]
         if rows:
-            self._engine.write("quarantine", _encode_lines(rows))
+            self._engine.write("quarantine", _lines(rows))
 
     def save_positions(self, channel: str, positions: Mapping[str, str]) -> None:
         """Remember how far ``channel`` has been read, by source."""
         now = datetime.now(UTC)
         rows = [_Position(channel, source, where, now) for source, where in positions.items()]
         if rows:
-            self._engine.write("positions", _encode_lines(rows))
+            self._engine.write("positions", _lines(rows))
 
     def expire(self, before: datetime) -> list[int]:
         """Drop the months that ended before ``before``; give them as 202611."""
@@ -396,10 +395,10 @@ class History:
             f',"recorder":"{self._recorder}","batch":{self._batch},"previous":"{self._previous}",'
             f'"chain":"{chain}","position":'
         ).encode()
-        rows = b"\n".join(
-            b'%b%b%d,"hash":"%b"}' % (one.line[:-1], place, position, one.hash[:SHORT].encode())
+        rows = [
+            b'%b%b%d,"hash":"%b"}\n' % (one.line[:-1], place, position, one.hash[:SHORT].encode())
             for position, one in enumerate(prepared)
-        )
+        ]
         self._pending = _Pending(rows, chain, frozenset(one.event.id for one in prepared))
         self._finish()
 
@@ -504,6 +503,10 @@ def queries() -> Mapping[str, str]:
     parts = _QUERY.split(text)[1:]
     sqls = (_COMMENT.sub("", sql).strip() for sql in parts[1::2])
     return dict(zip(parts[::2], sqls, strict=True))
+
+
+def _lines(rows: Iterable[msgspec.Struct]) -> list[bytes]:
+    return [_encode(one) + b"\n" for one in rows]
 
 
 def _kept(one: Quarantined) -> _Kept:

@@ -1,16 +1,20 @@
 """What travels between a process and the one that has the embedded history open.
 
-Frames over a Unix socket: two lengths, a value as MessagePack, rows as they are. Used by
-``engine.py`` and ``serve.py``, of the same release: the socket is no interface for others.
+Frames over a Unix socket: two lengths, a value as MessagePack, rows as they are. Rows to be written
+lie in a file in memory, which goes along as a descriptor: a batch is many megabytes, and is copied
+once. Used by ``engine.py`` and ``serve.py``, of the same release: the socket is no interface for
+others.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +24,11 @@ LOCK, SOCKET, LOG = "stackbus.lock", "stackbus.sock", "stackbus.log"
 """Files beside the data: who holds the lock has it open, and listens on the socket."""
 
 _FRAME = struct.Struct("!QQ")
+_MOST_PIECES = 1024  # that Linux writes at once (IOV_MAX)
 
 
 class Ask(msgspec.Struct, array_like=True):
-    """A question: ``verb`` is read, run, write, lock, unlock or hello; rows go beside it."""
+    """A question: ``verb`` is read, run, write, lock, unlock or hello; a file may go with it."""
 
     verb: str
     text: str
@@ -37,22 +42,63 @@ class Answer(msgspec.Struct, array_like=True):
     may_pass: bool = False
 
 
-def send(connection: socket.socket, value: Ask | Answer, rows: bytes = b"") -> None:
-    """Send one frame."""
+@contextmanager
+def in_memory(rows: Sequence[bytes]) -> Iterator[int]:
+    """Give the descriptor of a file in memory with these rows in it, for as long as is needed."""
+    file = os.memfd_create("stackbus-rows")
+    try:
+        for first in range(0, len(rows), _MOST_PIECES):
+            _write(file, rows[first : first + _MOST_PIECES])
+        yield file
+    finally:
+        os.close(file)
+
+
+def _write(file: int, pieces: Sequence[bytes]) -> None:
+    written = os.writev(file, pieces)
+    if written != sum(len(one) for one in pieces):  # it stops at 2 GB, or for want of memory
+        raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))
+
+
+def send(
+    connection: socket.socket, value: Ask | Answer, rows: bytes = b"", file: int | None = None
+) -> None:
+    """Send one frame, with the descriptor of a ``file``."""
     data = msgspec.msgpack.encode(value)
-    connection.sendall(_FRAME.pack(len(data), len(rows)) + data)
+    header = _FRAME.pack(len(data), len(rows))
+    # A header is shorter than any buffer: it goes as a whole, and takes the descriptor along.
+    socket.send_fds(connection, [header], [] if file is None else [file])
+    connection.sendall(data)
     connection.sendall(rows)  # by themselves: they are large
 
 
-def receive(connection: socket.socket) -> tuple[bytearray, bytearray] | None:
-    """Give one frame's value, as MessagePack, and its rows; None at the end."""
-    header = _exactly(connection, _FRAME.size)
-    if header is None:
+def receive(connection: socket.socket) -> Frame | None:
+    """Give one frame; None at the end. Whoever has it closes its file."""
+    header, files, _, _ = socket.recv_fds(connection, _FRAME.size, 1)
+    value = rows = None
+    if len(header) == _FRAME.size:
+        length, rows_length = _FRAME.unpack(header)
+        value = _exactly(connection, length)
+        rows = _exactly(connection, rows_length)
+    frame = Frame(value or b"", rows or b"", files[0] if files else None)
+    if value is None or rows is None:
+        frame.close()
         return None
-    length, rows_length = _FRAME.unpack(header)
-    value = _exactly(connection, length)
-    rows = _exactly(connection, rows_length)
-    return None if value is None or rows is None else (value, rows)
+    return frame
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """What came: a value as MessagePack, the rows beside it, and the descriptor of a file."""
+
+    value: bytes | bytearray
+    rows: bytes | bytearray
+    file: int | None
+
+    def close(self) -> None:
+        """Close its file, if one came with it."""
+        if self.file is not None:
+            os.close(self.file)
 
 
 def _exactly(connection: socket.socket, length: int) -> bytearray | None:
