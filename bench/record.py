@@ -416,12 +416,17 @@ def _asked(history: History, sample: list[Event]) -> dict[str, float]:
         partial(story, history, Subject(resource=one.resource_id), None, None) for one in chosen
     ]
     days = [partial(_all, history, day(one)) for one in chosen]
-    months = [partial(counts, history, month, ["type", "project_id"])] * 3
+    months = [partial(_read, history, month, ["type", "project_id"])] * 3
     return {
         "one resource's story": _median(stories),
         "one user's day": _median(days),
         "a month's counts by type and project": _median(months),
     }
+
+
+def _read(history: History, wanted: Filter, fields: list[str]) -> None:
+    for _ in counts(history, wanted, fields):
+        pass
 
 
 def _all(history: History, wanted: Filter) -> list[Event]:

@@ -167,10 +167,11 @@ def test_a_limit_gives_the_newest(history: History, limit: int) -> None:
 
 
 def test_events_are_counted_by_their_fields(history: History) -> None:
-    told = asking.counts(history, Filter({"service": ("nova",)}), ["type", "outcome"])
+    told = list(asking.counts(history, Filter({"service": ("nova",)}), ["type", "outcome"]))
     wanted = Counter((e.type, e.outcome) for e in CAPTURED if e.service == "nova")
     assert dict(told) == wanted
     assert [number for _, number in told] == sorted(wanted.values(), reverse=True)
+    assert not list(asking.counts(history, Filter({"type": ("none",)}), ["type", "outcome"]))
     with pytest.raises(InputError, match="--by: 'payload': one of id, service"):
         asking.counts(history, Filter(), ["payload"])
 

