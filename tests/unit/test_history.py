@@ -16,6 +16,7 @@ import pytest
 from tests.clickhouse import clickhouse
 from tests.conftest import golden, wait_until
 
+import stackbus.history.history
 from stackbus.errors import HistoryError, HistoryUnreachable, InputError
 from stackbus.events.model import Event
 from stackbus.events.normalise import normalise
@@ -288,6 +289,27 @@ def test_data_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
         opened(f"chdb://{path}")
 
 
+def test_a_history_of_an_older_stackbus_is_brought_up_to_date(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    setting = "vertical_merge_algorithm_min_rows_to_activate = 1"
+    sql = "SELECT countSubstrings(create_table_query, {setting:String}) AS number "
+    sql += "FROM system.tables WHERE name = 'events' AND database = currentDatabase()"
+
+    def changed(of: History) -> int:
+        return next(of.rows(sql, Number, {"setting": setting})).number
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stackbus.history.history, "migrations", lambda: {1: migrations()[1]})
+        old = history(engine)
+        old.store(EVENTS[:3], [])
+    assert changed(old) == 0
+    new = history(engine)
+    assert changed(new) == 1
+    assert new.store(EVENTS[:4], []).known == 3
+    assert [one.number for one in new.ask("migrations", Number)] == [1, 2]
+
+
 def test_a_history_of_a_newer_stackbus_is_left_alone(engine: Engine) -> None:
     first = history(engine)
     engine.run("INSERT INTO migrations VALUES (9999, now())")
@@ -347,7 +369,8 @@ def test_the_engine_reads_every_statement_of_a_cluster(engine: Engine) -> None:
 
 def test_the_tables_of_a_cluster_are_replicated_and_distributed() -> None:
     text = "\n".join(one for sql in migrations().values() for one in statements(sql, Layout("c")))
-    assert text.count("ON CLUSTER 'c'") == text.count("CREATE TABLE")
+    changes = text.count("CREATE TABLE") + text.count("ALTER TABLE")
+    assert text.count("ON CLUSTER 'c'") == changes
     assert "CREATE TABLE IF NOT EXISTS events_local ON CLUSTER 'c'" in text
     assert "ReplicatedReplacingMergeTree()" in text
     assert "ENGINE = Distributed('c', currentDatabase(), events_local, cityHash64(id))" in text
