@@ -247,6 +247,28 @@ def serving(path: Path) -> list[int]:
     return found
 
 
+def test_a_batch_travels_as_a_file_in_memory_that_nobody_keeps(
+    tmp_path: Path, engine: Engine
+) -> None:
+    engine.run("CREATE TABLE x (n UInt32) ENGINE = MergeTree ORDER BY n")
+    rows = [b'{"n":%d}\n' % number for number in range(3000)]  # more than one writev takes
+    (pid,) = serving(tmp_path / "history")
+    sql = "SELECT count() AS c, uniqExact(n) AS u, uniq(_part) AS p FROM x"
+    for blocks in range(1, 4):
+        engine.write("x", rows)
+        expected = b'{"c":%d,"u":3000,"p":%d}\n' % (3000 * blocks, blocks)
+        assert engine.read(sql, {}) == expected
+    for process in (pid, os.getpid()):
+        handles = subprocess.run(
+            ["ls", "-l", f"/proc/{process}/fd"], capture_output=True, text=True, check=False
+        ).stdout
+        assert "socket" in handles
+        assert "stackbus-rows" not in handles
+    with pytest.raises(HistoryError, match="Cannot parse"):
+        engine.write("x", [b'{"n":"none"}\n'])
+    engine.write("x", rows[:1])
+
+
 def test_the_engine_ends_with_its_last_guest_and_is_started_anew_when_killed(
     tmp_path: Path,
 ) -> None:
