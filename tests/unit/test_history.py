@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
+import socket
+import struct
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -30,6 +33,7 @@ from stackbus.history.history import (
     migrations,
     statements,
 )
+from stackbus.history.wire import SOCKET, Ask, in_memory, send, short_path
 from stackbus.query.events import listed
 from stackbus.query.filter import Filter
 
@@ -247,6 +251,46 @@ def serving(path: Path) -> list[int]:
     return found
 
 
+def handles(pid: int) -> str:
+    """Name what a process has open."""
+    command = ["ls", "-l", f"/proc/{pid}/fd"]
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+@pytest.mark.parametrize("reads", [True, False])
+def test_a_guest_that_dies_with_half_a_batch_leaves_nothing_open(
+    tmp_path: Path, engine: Engine, reads: bool
+) -> None:
+    path = tmp_path / "history"
+    (pid,) = serving(path)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as guest:
+        with short_path(path) as short:
+            guest.connect(f"{short}/{SOCKET}")
+        send(guest, Ask("hello", ""))
+        guest.recv(
+            4096, 0 if reads else socket.MSG_PEEK
+        )  # an unread answer makes a reset of its end
+        with in_memory([b"{}\n"]) as file:
+            socket.send_fds(guest, [struct.pack("!QQ", 100, 0)], [file])
+            guest.sendall(b"half")
+            wait_until(lambda: "stackbus-rows" in handles(pid), what="it has not come")
+    wait_until(lambda: "stackbus-rows" not in handles(pid), 5, "it is still open")
+    assert engine.read("SELECT 1 AS n", {}) == b'{"n":1}\n'
+
+
+def test_a_batch_without_room_in_memory_is_tried_again_later(engine: Engine) -> None:
+    first = history(engine)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1024, hard))
+    try:
+        with pytest.raises(HistoryUnreachable, match="cannot be given a batch: Cannot allocate"):
+            first.store(EVENTS[:9], [])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert first.store(EVENTS[:9], []).known == 0
+    assert len(list(listed(first, Filter()))) == 9
+
+
 def test_a_batch_travels_as_a_file_in_memory_that_nobody_keeps(
     tmp_path: Path, engine: Engine
 ) -> None:
@@ -259,11 +303,8 @@ def test_a_batch_travels_as_a_file_in_memory_that_nobody_keeps(
         expected = b'{"c":%d,"u":3000,"p":%d}\n' % (3000 * blocks, blocks)
         assert engine.read(sql, {}) == expected
     for process in (pid, os.getpid()):
-        handles = subprocess.run(
-            ["ls", "-l", f"/proc/{process}/fd"], capture_output=True, text=True, check=False
-        ).stdout
-        assert "socket" in handles
-        assert "stackbus-rows" not in handles
+        assert "socket" in handles(process)
+        assert "stackbus-rows" not in handles(process)
     with pytest.raises(HistoryError, match="Cannot parse"):
         engine.write("x", [b'{"n":"none"}\n'])
     engine.write("x", rows[:1])

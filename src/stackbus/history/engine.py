@@ -219,7 +219,8 @@ class _Embedded:
             with in_memory(rows) as file:
                 self._use(lambda there: there.asked(Ask("write", table), file))
         except OSError as error:
-            raise HistoryUnreachable(f"no memory for a batch: {error.strerror}") from error
+            reason = f"the history at {self._path} cannot be given a batch: {error.strerror}"
+            raise HistoryUnreachable(reason) from error
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:

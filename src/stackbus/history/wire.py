@@ -13,7 +13,7 @@ import os
 import socket
 import struct
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -72,33 +72,35 @@ def send(
     connection.sendall(rows)  # by themselves: they are large
 
 
-def receive(connection: socket.socket) -> Frame | None:
-    """Give one frame; None at the end. Whoever has it closes its file."""
-    header, files, _, _ = socket.recv_fds(connection, _FRAME.size, 1)
-    value = rows = None
-    if len(header) == _FRAME.size:
-        length, rows_length = _FRAME.unpack(header)
-        value = _exactly(connection, length)
-        rows = _exactly(connection, rows_length)
-    frame = Frame(value or b"", rows or b"", files[0] if files else None)
-    if value is None or rows is None:
-        frame.close()
-        return None
-    return frame
-
-
 @dataclass(frozen=True, slots=True)
 class Frame:
     """What came: a value as MessagePack, the rows beside it, and the descriptor of a file."""
 
-    value: bytes | bytearray
-    rows: bytes | bytearray
+    value: bytearray
+    rows: bytearray
     file: int | None
 
     def close(self) -> None:
         """Close its file, if one came with it."""
         if self.file is not None:
             os.close(self.file)
+
+
+def receive(connection: socket.socket) -> Frame | None:
+    """Give one frame; None at the end. Whoever has it closes its file."""
+    header, files, _, _ = socket.recv_fds(connection, _FRAME.size, 1)
+    with ExitStack() as unclaimed:
+        for file in files:
+            unclaimed.callback(os.close, file)
+        if len(header) < _FRAME.size:
+            return None
+        length, rows_length = _FRAME.unpack(header)
+        value = _exactly(connection, length)
+        rows = _exactly(connection, rows_length)
+        if value is None or rows is None:
+            return None
+        unclaimed.pop_all()
+        return Frame(value, rows, files[0] if files else None)
 
 
 def _exactly(connection: socket.socket, length: int) -> bytearray | None:
