@@ -45,13 +45,19 @@ SELECT count() AS count FROM events $FINAL WHERE $CONDITIONS
 -- name: events_by
 -- How many they are by the values of some columns, most first: $COLUMNS gives one of each group,
 -- $KEYS its group. That is hashes of 128 bits, which takes a third of the time of the texts. The
--- answer is one row of arrays, one for each column: there may be many groups.
-SELECT groupArrayForEach(values) AS values, groupArray(count) AS counts
+-- answer is one row: of each column its texts, and for each group which of them it has, since there
+-- may be many groups of few texts.
+SELECT arrayMap(column -> (arrayDistinct(column), arrayEnumerateDense(column)), values) AS columns,
+       counts
 FROM
 (
-    SELECT array($COLUMNS) AS values, count() AS count FROM events $FINAL WHERE $CONDITIONS
-    GROUP BY $KEYS
-    ORDER BY count DESC, values
+    SELECT groupArrayForEach(values) AS values, groupArray(count) AS counts
+    FROM
+    (
+        SELECT array($COLUMNS) AS values, count() AS count FROM events $FINAL WHERE $CONDITIONS
+        GROUP BY $KEYS
+        ORDER BY count DESC, values
+    )
 )
 
 -- name: events_first

@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from stackbus.events.actions import EXISTS
 from stackbus.events.model import Event
 from stackbus.history.history import History
-from stackbus.query.events import listed
+from stackbus.query.events import pages
 from stackbus.query.filter import Filter
 
 _TWINS = timedelta(seconds=2)
@@ -90,7 +90,7 @@ def story(
         )
         return {
             (event.id, event.index): event
-            for event in listed(history, wanted, payload=False)
+            for event in _events(history, wanted)
             if periodic or event.action != EXISTS
         }
 
@@ -112,6 +112,12 @@ def story(
     return told(found.values())
 
 
+def _events(history: History, wanted: Filter) -> Iterator[Event]:
+    for page in pages(history, wanted, payload=False):
+        for row in page:
+            yield row.event()
+
+
 def _ids(told_ids: Iterable[str]) -> list[str]:
     """Give the ids that were told; one that nothing has, if there is none."""
     return sorted({one for one in told_ids if one}) or ["-"]
@@ -130,7 +136,7 @@ def _starts(history: History, events: Iterable[Event], since: datetime | None) -
             {"request_id": tuple(requests[first : first + _AT_ONCE]), "phase": ("start",)},
             since=since,
         )
-        for event in listed(history, wanted, payload=False):
+        for event in _events(history, wanted):
             is_nameless = not event.resource_id
             key = (event.service, event.resource_type, event.action, event.request_id)
             if is_nameless and key in ends:

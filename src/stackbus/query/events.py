@@ -32,10 +32,13 @@ class _Count(msgspec.Struct):
     count: int
 
 
-class _Counts(msgspec.Struct):
-    """Groups by column: thousands of lists are read in a fifth of the time that tuples take."""
+class _Groups(msgspec.Struct):
+    """Groups by column: its texts, and which of them each group has, from 1 on.
 
-    values: list[list[str]]
+    Thousands of lists are read in a fifth of the time that tuples take.
+    """
+
+    columns: list[tuple[list[str], list[int]]]
     counts: list[int]
 
 
@@ -64,8 +67,9 @@ def counts(
     conditions, parameters = wanted.conditions()
     columns = ", ".join(f"any(`{name}`)" for name in fields)
     keys = ", ".join(f"sipHash128(`{name}`)" for name in fields)
-    groups = next(history.ask("events_by", _Counts, conditions, columns, keys, **parameters))
-    return zip(zip(*groups.values, strict=True), groups.counts, strict=True)
+    groups = next(history.ask("events_by", _Groups, conditions, columns, keys, **parameters))
+    values = (map(["", *texts].__getitem__, places) for texts, places in groups.columns)
+    return zip(zip(*values, strict=True), groups.counts, strict=True)
 
 
 def listed(
@@ -75,6 +79,17 @@ def listed(
 
     With a ``limit`` the newest ones; 0 is all. Without ``payload`` theirs is null.
     """
+    for page in pages(history, wanted, limit, payload=payload):
+        since = history.channels_since({row.time for row in page})
+        for row in page:
+            channels = tuple(sorted({*row.channels, *since.get(row.id, ())}))
+            yield msgspec.structs.replace(row.event(), channels=channels)
+
+
+def pages(
+    history: History, wanted: Filter, limit: int = 0, *, payload: bool = True
+) -> Iterator[list[Row]]:
+    """Give them as they stand in the history: of the channels only the one that told them first."""
     conditions, parameters = wanted.conditions()
     key: _Key | None = None
     if limit:
@@ -82,26 +97,24 @@ def listed(
             history.ask("events_first", _Key, conditions, skip=limit - 1, **parameters), None
         )
     after = ">="
-    page = _PAGE_WITH_PAYLOAD if payload else _PAGE
+    size = _PAGE_WITH_PAYLOAD if payload else _PAGE
     while True:
-        found = list(
+        page = list(
             history.ask(
                 "events",
                 Row,
                 [*conditions, *_from(key, after)],
                 columns=_WHOLE if payload else _LEAN,
-                page=page,
+                page=size,
                 **parameters,
                 **_bounds(key),
             )
         )
-        since = history.channels_since({row.time for row in found})
-        for row in found:
-            channels = tuple(sorted({*row.channels, *since.get(row.id, ())}))
-            yield msgspec.structs.replace(row.event(), channels=channels)
-        if len(found) < page:
+        if page:
+            yield page
+        if len(page) < size:
             return
-        last = found[-1]
+        last = page[-1]
         key, after = _Key(last.time, last.id, last.index), ">"
 
 
