@@ -28,7 +28,7 @@ from urllib.parse import unquote, urlsplit
 import msgspec
 
 from stackbus.errors import HistoryError, HistoryUnreachable, InputError
-from stackbus.history.history import Engine, Parameters
+from stackbus.history.history import Engine, Parameters, Piece
 from stackbus.history.wire import LOG, SOCKET, Answer, Ask, in_memory, receive, send, short_path
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class Direct:
         with _translated():
             self._client().command(sql)
 
-    def write(self, table: str, rows: Sequence[bytes]) -> None:
+    def write(self, table: str, rows: Sequence[Piece]) -> None:
         """Insert rows."""
         with _translated():
             self._client().raw_insert(table, insert_block=b"".join(rows), fmt="JSONEachRow")
@@ -214,7 +214,7 @@ class _Embedded:
     def run(self, sql: str) -> None:
         self._use(lambda there: there.asked(Ask("run", sql)))
 
-    def write(self, table: str, rows: Sequence[bytes]) -> None:
+    def write(self, table: str, rows: Sequence[Piece]) -> None:
         try:
             with in_memory(rows) as file:
                 self._use(lambda there: there.asked(Ask("write", table), file))

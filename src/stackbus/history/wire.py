@@ -3,7 +3,8 @@
 Frames over a Unix socket: two lengths, a value as MessagePack, rows as they are. Rows to be written
 lie in a file in memory, which goes along as a descriptor: a batch is many megabytes, and is copied
 once. Used by ``engine.py`` and ``serve.py``, of the same release: the socket is no interface for
-others.
+others. Deliveries on their way to a process that stores lie in such a file too
+(``record/storing.py``).
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import msgspec
+
+from stackbus.history.history import Piece
 
 LOCK, SOCKET, LOG = "stackbus.lock", "stackbus.sock", "stackbus.log"
 """Files beside the data: who holds the lock has it open, and listens on the socket."""
@@ -43,18 +46,21 @@ class Answer(msgspec.Struct, array_like=True):
 
 
 @contextmanager
-def in_memory(rows: Sequence[bytes]) -> Iterator[int]:
-    """Give the descriptor of a file in memory with these rows in it, for as long as is needed."""
-    file = os.memfd_create("stackbus-rows")
+def in_memory(pieces: Sequence[Piece]) -> Iterator[int]:
+    """Give the descriptor of a file in memory with these pieces in it, for as long as is needed.
+
+    Raises OSError where there is no room.
+    """
+    file = os.memfd_create("stackbus-batch")
     try:
-        for first in range(0, len(rows), _MOST_PIECES):
-            _write(file, rows[first : first + _MOST_PIECES])
+        for first in range(0, len(pieces), _MOST_PIECES):
+            _write(file, pieces[first : first + _MOST_PIECES])
         yield file
     finally:
         os.close(file)
 
 
-def _write(file: int, pieces: Sequence[bytes]) -> None:
+def _write(file: int, pieces: Sequence[Piece]) -> None:
     written = os.writev(file, pieces)
     if written != sum(len(one) for one in pieces):  # it stops at 2 GB, or for want of memory
         raise OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))

@@ -15,13 +15,14 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
 from stackbus import metrics
 from stackbus.errors import HistoryError, HistoryUnreachable, InputError, StackbusError
 from stackbus.record.channel import Channel, Delivery, Source
-from stackbus.record.storing import Outcome, QuarantineFull, Storing
+from stackbus.record.storing import Outcome, QuarantineFull, Storing, packed
 
 _GLANCE = 0.02  # seconds that one look at the channel takes when nothing comes
 _HEARTBEAT = 5.0  # seconds at most between two looks at the channel, when no more may be read
@@ -43,7 +44,7 @@ class RecordSettings:
 
 @dataclass(slots=True)
 class _Batch:
-    """What has come and is not in the history; committing its last one commits it all."""
+    """What has come and is on its way to no process yet."""
 
     deliveries: list[Delivery] = field(default_factory=list)
     bytes: int = 0
@@ -89,7 +90,8 @@ class Recorder:
         self._stopping = threading.Event()
         self._batch = _Batch()
         self._since = 0.0
-        self._inserts: deque[tuple[_Batch, Future[Outcome]]] = deque()
+        self._inserts: deque[tuple[Any, Future[Outcome]]] = deque()
+        """The mark of the last delivery of each batch that is being stored: it commits them all."""
         self._last = 0.0
         self._lag: float | None = None
         self._has_ended = False
@@ -172,7 +174,10 @@ class Recorder:
                     self._settings.batch, self._settings.batch_bytes
                 )
                 self._since = now
-                self._inserts.append((batch, inserter.submit(self._store, batch)))
+                count, mark = len(batch.deliveries), batch.deliveries[-1].mark
+                # They are held once from here on: packed.
+                insert = inserter.submit(self._store, packed(batch.deliveries), count)
+                self._inserts.append((mark, insert))
             is_idle = until_idle is not None and self._idle >= until_idle
             if not self._inserts and not self._batch.deliveries and (stopping or is_idle):
                 return
@@ -206,13 +211,13 @@ class Recorder:
     def _commit(self, source: Source) -> None:
         """Commit what has been stored since, in order; raise what stopped it."""
         while self._inserts and self._inserts[0][1].done():
-            batch, insert = self._inserts.popleft()
+            mark, insert = self._inserts.popleft()
             self._count(insert.result())
-            source.commit(batch.deliveries[-1].mark)
+            source.commit(mark)
             self._last = time.monotonic()
 
-    def _store(self, batch: _Batch) -> Outcome:
-        """Store one batch, however long the history is away. Runs in the other thread.
+    def _store(self, batch: bytes, count: int) -> Outcome:
+        """Store one batch of so many, however long the history is away. Runs in the other thread.
 
         Raises _Stopped if the recorder is to end meanwhile.
         """
@@ -220,7 +225,7 @@ class Recorder:
         while True:
             try:
                 with metrics.INSERT_SECONDS.time():
-                    outcome = self._storing.store(batch.deliveries)
+                    outcome = self._storing.store(batch)
             except HistoryUnreachable as error:
                 log.warning(
                     "record.history_away",
@@ -232,7 +237,7 @@ class Recorder:
                     raise _Stopped(str(error)) from error
                 pause = min(pause * 2, self._settings.retry_max)
             else:
-                metrics.BATCH.observe(len(batch.deliveries))
+                metrics.BATCH.observe(count)
                 return outcome
 
     def _count(self, outcome: Outcome) -> None:

@@ -18,18 +18,23 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
+from mmap import ACCESS_READ, mmap
+from pathlib import Path
 
 import msgspec
 
 from stackbus.errors import HistoryUnreachable, StackbusError, Unreadable
 from stackbus.events.scrub import Scrubber
 from stackbus.history.history import History, Prepared, Quarantined
+from stackbus.history.wire import in_memory
 from stackbus.record.channel import Delivery
 from stackbus.record.memory import spare_memory_and_collector
 from stackbus.record.reading import prepared
 
 _PR_SET_PDEATHSIG = 1  # prctl(2)
-_encode = msgspec.msgpack.Encoder().encode
+
+packed: Callable[[Sequence[Delivery]], bytes] = msgspec.msgpack.Encoder().encode
+"""Make of deliveries what travels to the other process."""
 _decode = msgspec.msgpack.Decoder(list[Delivery]).decode
 
 
@@ -107,8 +112,11 @@ class Storing:
         self._turn = threading.Lock()
         self._pool: ProcessPoolExecutor | None = None
 
-    def store(self, deliveries: Sequence[Delivery]) -> Outcome:
-        """Store a batch over there. Raises what ``Storer.store`` raises."""
+    def store(self, batch: bytes) -> Outcome:
+        """Store a batch over there, as ``packed`` gives it. Raises what ``Storer.store`` raises.
+
+        It goes as a file in memory, which the other process finds among this one's open files.
+        """
         with self._turn:
             pool = self._pool = self._pool or ProcessPoolExecutor(
                 self.processes,
@@ -117,7 +125,11 @@ class Storing:
                 (self._make, os.getpid()),
             )
         try:
-            return pool.submit(_store, _encode(deliveries)).result()
+            with in_memory([batch]) as file:
+                return pool.submit(_store, f"/proc/{os.getpid()}/fd/{file}").result()
+        except OSError as error:
+            reason = f"a batch cannot be given to a process that stores: {error.strerror}"
+            raise HistoryUnreachable(reason) from error
         except (BrokenProcessPool, RuntimeError) as error:  # this one, or it was shut down
             with self._turn:
                 if self._pool is pool:
@@ -147,9 +159,11 @@ def _begin(make: Callable[[], Storer], parent: int) -> None:
     _make = make
 
 
-def _store(deliveries: bytes) -> Outcome:
+def _store(batch: str) -> Outcome:
     global _storer  # noqa: PLW0603 -- the same
     assert _make is not None
     if _storer is None:
         _storer = _make()
-    return _storer.store(_decode(deliveries))
+    with Path(batch).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
+        deliveries = _decode(data)
+    return _storer.store(deliveries)
