@@ -43,6 +43,7 @@ _SETTINGS = {
     "input_format_parallel_parsing": "0",  # a batch is too small for it
     "max_insert_block_size": "1000000",  # an insert is one block, so it is there or it is not
     "max_partitions_per_insert_block": "0",
+    "optimize_on_insert": "0",  # what replaces each other is not in one batch, or is read FINAL
     "max_query_size": "268435456",  # the ids of a whole batch are asked for at once
     "max_ast_elements": "10000000",
     "max_expanded_ast_elements": "10000000",

@@ -12,15 +12,26 @@ WHERE toYYYYMM(time) < {before:UInt32} ORDER BY number
 
 -- name: known
 -- Which notifications of these times are in the history, and by which channel. A repeated one bears
--- the same time, so that the primary key finds it; $TIMES are microseconds since 1970.
+-- the same time, so that the primary key finds it. $TIMES are microseconds since 1970, numbers of
+-- 64 bits in base64: to parse a list of thousands took as long as to look for them.
+WITH base64Decode('$TIMES') AS times
 SELECT id, groupUniqArrayArray(channels) AS channels FROM events
-WHERE time IN (SELECT fromUnixTimestamp64Micro(arrayJoin([$TIMES]), 'UTC'))
+WHERE time IN
+(
+    SELECT fromUnixTimestamp64Micro(reinterpretAsInt64(substring(times, place, 8)), 'UTC')
+    FROM (SELECT arrayJoin(range(1, length(times), 8)) AS place)
+)
 GROUP BY id
 
 -- name: known_again
 -- Which other channels told notifications of these times, that are in the history.
+WITH base64Decode('$TIMES') AS times
 SELECT id, groupUniqArray(channel) AS channels FROM told
-WHERE time IN (SELECT fromUnixTimestamp64Micro(arrayJoin([$TIMES]), 'UTC'))
+WHERE time IN
+(
+    SELECT fromUnixTimestamp64Micro(reinterpretAsInt64(substring(times, place, 8)), 'UTC')
+    FROM (SELECT arrayJoin(range(1, length(times), 8)) AS place)
+)
 GROUP BY id
 
 -- name: quarantined_bytes
