@@ -146,7 +146,9 @@ def record(broker: Broker, folder: Path, count: int) -> Rows:
     bare = consumed(broker, "bare", count)
     with recorder(topic) as (_, stored):
         recorded = rate(stored, count)
-    time.sleep(45)  # parts are merged meanwhile, and the old ones go after half a minute
+    engine = opened(f"chdb://{topic.state}/history")
+    wait_until(partial(_is_settled, History(engine, Layout(), "bench")), 300)
+    engine.close()
     size = on_disk(topic.state / "history") / count
     rows: Rows = [
         ("a consumer that only acknowledges", f"{bare:,.0f}/s"),

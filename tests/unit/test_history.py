@@ -355,7 +355,11 @@ def test_data_that_cannot_be_opened_says_why(tmp_path: Path) -> None:
 def test_a_history_of_an_older_stackbus_is_brought_up_to_date(
     engine: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ["vertical_merge_algorithm_min_rows_to_activate = 1", "merge_max_block_size = 1024"]
+    settings = [
+        "vertical_merge_algorithm_min_rows_to_activate = 1",
+        "merge_max_block_size = 1024",
+        "max_cleanup_delay_period = 30",
+    ]
     sql = "SELECT length(multiSearchAllPositions(create_table_query, {settings:Array(String)}) "
     sql += "AS found) - countEqual(found, 0) AS number "
     sql += "FROM system.tables WHERE name = 'events' AND database = currentDatabase()"
