@@ -357,7 +357,7 @@ def test_a_history_of_an_older_stackbus_is_brought_up_to_date(
 ) -> None:
     settings = [
         "vertical_merge_algorithm_min_rows_to_activate = 1",
-        "merge_max_block_size = 1024",
+        "merge_max_block_size = 4096",
         "max_cleanup_delay_period = 30",
     ]
     sql = "SELECT length(multiSearchAllPositions(create_table_query, {settings:Array(String)}) "
