@@ -170,14 +170,8 @@ class Recorder:
             stopping = self._stopping.is_set()
             has_room = len(self._inserts) < self._storing.processes
             if self._batch.deliveries and has_room and (stopping or self._is_due()):
-                batch, self._batch = self._batch.cut(
-                    self._settings.batch, self._settings.batch_bytes
-                )
                 self._since = now
-                count, mark = len(batch.deliveries), batch.deliveries[-1].mark
-                # They are held once from here on: packed.
-                insert = inserter.submit(self._store, packed(batch.deliveries), count)
-                self._inserts.append((mark, insert))
+                self._hand_over(inserter)
             is_idle = until_idle is not None and self._idle >= until_idle
             if not self._inserts and not self._batch.deliveries and (stopping or is_idle):
                 return
@@ -198,6 +192,13 @@ class Recorder:
         self._last = time.monotonic()
         self._batch.add(deliveries)
         self.tally.told += len(deliveries)
+
+    def _hand_over(self, inserter: ThreadPoolExecutor) -> None:
+        """Have a batch stored. From here on it is held once: packed."""
+        batch, self._batch = self._batch.cut(self._settings.batch, self._settings.batch_bytes)
+        count, mark = len(batch.deliveries), batch.deliveries[-1].mark
+        insert = inserter.submit(self._store, packed(batch.deliveries), count)
+        self._inserts.append((mark, insert))
 
     def _is_full(self) -> bool:
         return (
