@@ -198,3 +198,32 @@ def test_periodic_reports_are_told_only_when_asked(history: History) -> None:
     assert all(line.action != "exists" for line in without)
     with_them = story(history, subject, None, None, periodic=True)
     assert any(line.action == "exists" for line in with_them)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "since", "parts"),
+    [
+        (1, None, 2),
+        (23 * 3600, None, 2),
+        (25 * 3600, None, 1),  # no call of an API takes so long
+        (60, timedelta(seconds=61), 2),
+        (60, timedelta(seconds=59), 1),  # before what was asked for
+    ],
+)
+def test_the_start_that_names_no_resource_is_looked_for_before_its_end(
+    history: History, seconds: int, since: timedelta | None, parts: int
+) -> None:
+    name = f"port {seconds} {since}"
+    port = {"service": "neutron", "resource_type": "port", "request_id": f"req {name}"}
+    ended = 3600 * 24 * 10
+    both = [
+        event(ended - seconds, "port.create.start", "create", "start", resource_id="",
+              resource_name="", id=f"start of {name}", **port),
+        event(ended, "port.create.end", "create", "end", resource_id=name, id=f"end of {name}",
+              **port),
+    ]  # fmt: skip
+    history.store([Prepared.of(one) for one in both], [])
+    begin = since and both[1].time - since
+    (line,) = story(history, Subject(resource=name), begin, None)
+    assert len(line.events) == parts
+    assert line.duration == (seconds if parts == 2 else None)
