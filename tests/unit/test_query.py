@@ -176,6 +176,20 @@ def test_events_are_counted_by_their_fields(history: History) -> None:
         asking.counts(history, Filter(), ["payload"])
 
 
+def test_values_that_change_places_are_counted_apart(empty: History) -> None:
+    pairs = [("p1", "p2"), ("p2", "p1"), ("p1", "p1"), ("p2", "p2"), ("p1", ""), ("", "p1")]
+    told = [
+        msgspec.structs.replace(
+            CAPTURED[0], id=f"{n} {m}", project_id=owner, actor_project_id=actor
+        )
+        for n, (owner, actor) in enumerate(pairs)
+        for m in range(n + 1)
+    ]
+    empty.store([Prepared.of(event) for event in told], [])
+    counted = dict(asking.counts(empty, Filter(), ["project_id", "actor_project_id"]))
+    assert counted == {pair: n + 1 for n, pair in enumerate(pairs)}
+
+
 def test_pages_are_joined_without_a_seam(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(asking, "_PAGE_WITH_PAYLOAD", 7)
     monkeypatch.setattr(asking, "_PAGE", 7)

@@ -366,17 +366,17 @@ class History:
         row: type[R],
         conditions: Sequence[str] = (),
         columns: str = "",
-        keys: str = "",
+        key: str = "",
         **parameters: object,
     ) -> Iterator[R]:
         """Ask a question of ``queries.sql``; give its rows.
 
         ``conditions`` stand where the query has ``$CONDITIONS``, ``columns`` at ``$COLUMNS`` and
-        ``keys`` at ``$KEYS``; their values are ``parameters``. ``$FINAL`` merges rows that replace
+        ``key`` at ``$KEY``; their values are ``parameters``. ``$FINAL`` merges rows that replace
         each other, where there may be some.
         """
         sql = queries()[name].replace("$CONDITIONS", " AND ".join(conditions) or "true")
-        sql = sql.replace("$COLUMNS", columns).replace("$KEYS", keys)
+        sql = sql.replace("$COLUMNS", columns).replace("$KEY", key)
         sql = sql.replace("$FINAL", "" if self._engine.has_one_writer else "FINAL")
         return self.rows(sql, row, parameters)
 

@@ -6,6 +6,7 @@ Called by ``cli/history.py`` for ``stackbus events``. ``listed`` gives those tha
 
 from __future__ import annotations
 
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -66,8 +67,9 @@ def counts(
             raise InputError(f"--by: {name!r}: one of {', '.join(FIELDS)}")
     conditions, parameters = wanted.conditions()
     columns = ", ".join(f"any(`{name}`)" for name in fields)
-    keys = ", ".join(f"sipHash128(`{name}`)" for name in fields)
-    groups = next(history.ask("events_by", _Groups, conditions, columns, keys, **parameters))
+    groups = next(
+        history.ask("events_by", _Groups, conditions, columns, _key(fields), **parameters)
+    )
     values = (map(["", *texts].__getitem__, places) for texts, places in groups.columns)
     return zip(zip(*values, strict=True), groups.counts, strict=True)
 
@@ -143,6 +145,19 @@ def followed(
         since = newest
         seen = {key: received for key, received in seen.items() if received >= since - _LATE}
         time.sleep(_LOOK)
+
+
+def _key(fields: Sequence[str]) -> str:
+    """Give one number of 128 bits for the values of all ``fields``: the sum of their hashes.
+
+    Each field's hash has a key of its own, so that values that change places are another sum; and
+    the keys are drawn by lot, so that nobody can choose values whose sums are the same.
+    """
+    lot = secrets.randbits(64)
+    return " + ".join(
+        f"reinterpretAsUInt128(sipHash128Keyed((toUInt64({lot}), toUInt64({place})), `{name}`))"
+        for place, name in enumerate(fields)
+    )
 
 
 def _from(key: _Key | None, sign: str) -> list[str]:
