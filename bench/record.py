@@ -333,7 +333,7 @@ _ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}
 _USERS, _PROJECTS = 2000, 300
 
 
-def lives(count: int, days: int = 30) -> Iterator[Prepared]:
+def lives(count: int, days: int = 30) -> Iterator[Event]:
     """Give events as a cloud makes them in a month: every id is new with each round."""
     chance = random.Random(1)
     end = datetime(2026, 11, 1, tzinfo=UTC)
@@ -357,15 +357,13 @@ def lives(count: int, days: int = 30) -> Iterator[Prepared]:
                 body += made[known] + text
             for event in normalise(body, "bus", end, one.service):
                 moment = end - timedelta(days=days) + number * step
-                yield Prepared.of(
-                    msgspec.structs.replace(
-                        event,
-                        id=str(event.id) if event.index == 0 else event.id,
-                        time=moment,
-                        received=moment,
-                        user_id=user,
-                        project_id=project,
-                    )
+                yield msgspec.structs.replace(
+                    event,
+                    id=str(event.id) if event.index == 0 else event.id,
+                    time=moment,
+                    received=moment,
+                    user_id=user,
+                    project_id=project,
                 )
                 number += 1
                 if number >= count:
@@ -381,13 +379,13 @@ def questions(folder: Path, count: int, say: Callable[[str], None]) -> Rows:
     stored, batch = 0, []
     sample: list[Event] = []
     bodies = 0
-    for one in lives(count):
-        batch.append(one)
-        bodies += len(one.line)
+    for event in lives(count):
+        batch.append(Prepared.of(event))
+        bodies += len(batch[-1].line)
         if len(batch) == 10_000 or stored + len(batch) in (count // 10, count):
             history.store(batch, [])
             stored += len(batch)
-            sample.append(batch[len(batch) // 2].event)
+            sample.append(event)
             batch = []
             if stored in (count // 10, count):
                 say(f"asking a history of {stored:,} events")

@@ -223,7 +223,7 @@ def test_the_start_that_names_no_resource_is_looked_for_before_its_end(
               **port),
     ]  # fmt: skip
     history.store([Prepared.of(one) for one in both], [])
-    begin = since and both[1].time - since
+    begin = both[1].time - since if since else None
     (line,) = story(history, Subject(resource=name), begin, None)
     assert len(line.events) == parts
     assert line.duration == (seconds if parts == 2 else None)

@@ -341,7 +341,7 @@ def test_a_guest_that_dies_while_it_writes_lets_the_others_go_on(tmp_path: Path)
         assert other.stdout is not None
         assert other.stdout.readline() == b"locked\n"
         other.kill()
-    assert first.store(EVENTS[:3], []).new == len({one.event.id for one in EVENTS[:3]})
+    assert first.store(EVENTS[:3], []).new == len({one.id for one in EVENTS[:3]})
     engine.close()
 
 
@@ -403,11 +403,11 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def test_a_server_is_a_history_like_the_embedded_one(server: str) -> None:
     first = history(opened(server))
     half = EVENTS[: len(EVENTS) // 2]
-    assert first.store(half, []).new == len({one.event.id for one in half})
+    assert first.store(half, []).new == len({one.id for one in half})
     second = history(opened(server), "r2")
     stored = second.store(EVENTS, [Quarantined(NOW, "bus", "o", "", "why", b"\x00\xff")])
     assert stored.new + stored.known == NOTIFICATIONS
-    assert stored.known == len({one.event.id for one in half})
+    assert stored.known == len({one.id for one in half})
     assert lines(list(listed(first, Filter()))) == lines(CAPTURED)
     wanted = Filter({"type": ("instance.*",), "resource_name": ("it's \\ {x:String}",)})
     assert list(listed(first, wanted)) == []

@@ -102,9 +102,20 @@ class Stored:
 
 
 class Prepared(msgspec.Struct, frozen=True, gc=False):
-    """An event ready to be stored: its hash, and its JSON as the table takes it."""
+    """An event ready to be stored: its JSON as the table takes it, and its hash.
 
-    event: Event
+    Beside them only what is asked of it on its way: thousands of whole events, held for as long as
+    a batch takes, cost a sixth of the time of reading them, and more memory than the JSON.
+    """
+
+    id: str
+    index: int
+    time: datetime
+    received: datetime
+    service: str
+    type: str
+    resource_type: str
+    channel: str
     hash: str
     line: bytes
 
@@ -120,7 +131,18 @@ class Prepared(msgspec.Struct, frozen=True, gc=False):
         if bytes(event.payload)[:1] != b"{":
             text = _encode(bytes(event.payload).decode())
             line = _encode(msgspec.structs.replace(event, payload=msgspec.Raw(text)))
-        return cls(event, digest, line)
+        return cls(
+            event.id,
+            event.index,
+            event.time,
+            event.received,
+            event.service,
+            event.type,
+            event.resource_type,
+            event.channels[0],
+            digest,
+            line,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -284,24 +306,23 @@ class History:
             late = self._settled()
             if quarantined:
                 self._engine.write("quarantine", _lines([_kept(one) for one in quarantined]))
-            distinct = {(one.event.id, one.event.index): one for one in prepared}
+            distinct = {(one.id, one.index): one for one in prepared}
             known = self._known(distinct.values())
             fresh: dict[tuple[int, int], list[Prepared]] = {}
-            again: dict[tuple[str, str], Event] = {}
+            again: dict[tuple[str, str], Prepared] = {}
             for one in distinct.values():
-                event = one.event
-                if event.id not in known:
-                    fresh.setdefault((event.time.year, event.time.month), []).append(one)
-                elif event.channels[0] not in known[event.id]:
-                    again[event.id, event.channels[0]] = event
+                if one.id not in known:
+                    fresh.setdefault((one.time.year, one.time.month), []).append(one)
+                elif one.channel not in known[one.id]:
+                    again[one.id, one.channel] = one
             for month in fresh.values():
                 self._insert(month)
             if again:
                 self._engine.write("told", _lines([_told(one) for one in again.values()]))
         there = known.keys() - late
-        services = {one.event.id: one.event.service for one in distinct.values()}
+        services = {one.id: one.service for one in distinct.values()}
         new = Counter(service for id_, service in services.items() if id_ not in there)
-        told = Counter(one.event.service for one in prepared if one.event.index == 0)
+        told = Counter(one.service for one in prepared if one.index == 0)
         return Stored(new, told - new, len(quarantined))
 
     def release(self, quarantined: Iterable[Quarantined]) -> None:
@@ -402,7 +423,7 @@ class History:
             # Without its last brace, and not copied: a batch is many megabytes.
             rows.append(memoryview(one.line)[:-1])
             rows.append(b'%b%d,"hash":"%b"}\n' % (place, position, one.hash[:SHORT].encode()))
-        self._pending = _Pending(rows, chain, frozenset(one.event.id for one in prepared))
+        self._pending = _Pending(rows, chain, frozenset(one.id for one in prepared))
         self._finish()
 
     def _settled(self) -> frozenset[str]:
@@ -444,7 +465,7 @@ class History:
 
     def _known(self, prepared: Iterable[Prepared]) -> dict[str, set[str]]:
         """Tell which notifications are in the history, and by which channels they were told."""
-        times = {one.event.time for one in prepared}
+        times = {one.time for one in prepared}
         known = self._channels("known", times)
         if known:
             for id_, channels in self.channels_since(times).items():
@@ -530,8 +551,8 @@ def _fields(value: msgspec.Struct) -> dict[str, Any]:
     return msgspec.structs.asdict(value)
 
 
-def _told(event: Event) -> _Told:
-    return _Told(event.id, event.time, event.received, event.service, event.type, event.channels[0])
+def _told(one: Prepared) -> _Told:
+    return _Told(one.id, one.time, one.received, one.service, one.type, one.channel)
 
 
 def _now() -> str:

@@ -14,7 +14,7 @@ import os
 import signal
 import threading
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from datetime import datetime
@@ -62,7 +62,7 @@ class Storer:
         self._scrubber = scrubber
         self._quarantine_max_bytes = quarantine_max_bytes
 
-    def store(self, deliveries: Sequence[Delivery]) -> Outcome:
+    def store(self, deliveries: Iterable[Delivery]) -> Outcome:
         """Store a batch. Raises QuarantineFull, and HistoryError."""
         ready: list[Prepared] = []
         unreadable: list[Quarantined] = []
@@ -74,14 +74,14 @@ class Storer:
         if unreadable:
             self._hold_quarantine(unreadable)
         stored = self._history.store(ready, unreadable)
-        first = [one.event for one in ready if one.event.index == 0]
+        first = [one for one in ready if one.index == 0]
         return Outcome(
-            Counter(event.service for event in first),
-            Counter(event.service for event in first if not event.resource_type),
+            Counter(one.service for one in first),
+            Counter(one.service for one in first if not one.resource_type),
             stored.new_by_service,
             stored.known_by_service,
             len(unreadable),
-            max((event.time for event in first), default=None),
+            max((one.time for one in first), default=None),
         )
 
     def _set_aside(self, delivery: Delivery, reason: str) -> Quarantined:
@@ -166,4 +166,11 @@ def _store(batch: str) -> Outcome:
         _storer = _make()
     with Path(batch).open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as data:
         deliveries = _decode(data)
-    return _storer.store(deliveries)
+    return _storer.store(_taken(deliveries))
+
+
+def _taken(deliveries: list[Delivery]) -> Iterator[Delivery]:
+    """Give each of them in order, and keep none: its body goes when it has been read."""
+    deliveries.reverse()
+    while deliveries:
+        yield deliveries.pop()
