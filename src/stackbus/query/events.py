@@ -68,7 +68,7 @@ def counts(
     conditions, parameters = wanted.conditions()
     columns = ", ".join(f"any(`{name}`)" for name in fields)
     groups = next(
-        history.ask("events_by", _Groups, conditions, columns, _key(fields), **parameters)
+        history.ask("events_by", _Groups, conditions, columns, _group(fields), **parameters)
     )
     values = (map(["", *texts].__getitem__, places) for texts, places in groups.columns)
     return zip(zip(*values, strict=True), groups.counts, strict=True)
@@ -147,7 +147,7 @@ def followed(
         time.sleep(_LOOK)
 
 
-def _key(fields: Sequence[str]) -> str:
+def _group(fields: Sequence[str]) -> str:
     """Give one number of 128 bits for the values of all ``fields``: the sum of their hashes.
 
     Each field's hash has a key of its own, so that values that change places are another sum; and
