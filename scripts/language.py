@@ -108,7 +108,7 @@ def has_vague_opening(docstring: str) -> bool:
 
 
 def has_noun_clause(sentence: str) -> bool:
-    """Return whether a sentence has a clause, such as "what is kept", where a noun would do."""
+    """Return whether a sentence has a clause in place of a noun, such as "store what came"."""
     return NOUN_CLAUSE.search(sentence) is not None
 
 
@@ -152,7 +152,7 @@ def measure(tree: Path) -> list[Share]:
         Share(
             habit,
             len(pairs),
-            tuple(f"{place} {sample.text}" for place, sample in pairs if sample.is_offender),
+            tuple(f"{location} {sample.text}" for location, sample in pairs if sample.is_offender),
         )
         for habit, pairs in samples.items()
     ]
