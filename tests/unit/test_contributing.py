@@ -144,6 +144,13 @@ def test_only_one_file_knows_the_members_of_a_room(pattern: str, registry: str) 
             assert not names, f"{file} imports {names}: only {registry} may"
 
 
+def test_a_field_of_an_event_needs_no_third_file() -> None:
+    """The fields that a version of the hash covers are beside the fields themselves."""
+    from stackbus.events import model
+
+    assert hasattr(model, "HASHED_FIELDS")
+
+
 def test_a_command_is_one_file_and_one_line() -> None:
     from stackbus.cli.app import COMMANDS
 
