@@ -27,6 +27,7 @@ ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
 from tests.cloud.check import read_table  # noqa: E402 -- the tests are not an installed package
 
+MISSING_PARTS = {"who": "actor", "what": "resource", "result": "result"}
 PAGES = ROOT / "docs" / "reference"
 GOLDEN = ROOT / "tests" / "golden"
 NOTE = "<!-- scripts/reference.py writes this page. Change the code, then run `make docs`. -->\n\n"
@@ -335,7 +336,8 @@ def _silent_calls() -> list[str]:
     ]
     for gap in table.unsaid:
         calls = f"{gap.calls}*" if gap.calls.endswith((".", "_")) else gap.calls
-        lines.append(f"| {calls} | {', '.join(gap.lacks)} | {gap.reason} |")
+        missing = ", ".join(MISSING_PARTS[part] for part in gap.lacks)
+        lines.append(f"| {calls} | {missing} | {gap.reason} |")
     return lines
 
 
