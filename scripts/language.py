@@ -35,7 +35,7 @@ VAGUE_OPENINGS = frozenset({"give", "gives", "giving", "say", "says", "tell", "t
 SENTENCE_END = re.compile(r"(?<=[.:;?!])\s+|\n\s*\n")
 NOUN_CLAUSE = re.compile(
     r"\b(?:what|whatever|whoever|whichever)\s+\w+"
-    r"|\b(?:which|who)\s+(?:is|are|was|were|has|have|had|does|do|did|can|may|must|will)\b",
+    r"|(?<!, )\b(?:which|who)\s+(?:is|are|was|were|has|have|had|does|do|did|can|may|must|will)\b",
     re.IGNORECASE,
 )
 

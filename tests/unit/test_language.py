@@ -79,7 +79,7 @@ def test_nouns_are_no_function_words(name: str) -> None:
 
 
 def test_a_relative_clause_with_its_noun_is_plain() -> None:
-    assert not has_noun_clause("Return the queues that the topic owns, which RabbitMQ named.")
+    assert not has_noun_clause("Return the body, which may hold a secret, of a queue that is full.")
 
 
 def test_the_share_counts_against_all_samples_of_the_tree(tmp_path: Path) -> None:
