@@ -66,7 +66,5 @@ def _read(settings: Settings, broker: Broker) -> bus_status.BusStatus:
         location=location,
         relay=bus_status.relay(management, settings.inner_vhost),
         is_recorded=is_private and StateFolder(settings.state).is_recorded,
-        topics=tuple(
-            topic.name for topic in bus_status.topics(management, store, settings.outer_vhost)
-        ),
+        topics=tuple(topic.name for topic in topics),
     )
