@@ -92,7 +92,7 @@ def test_every_captured_notification_by_every_way_in(
     command = ["record", "--secret", str(topic.secret), "--until-idle", "2s", *way]
     said = stackbus(*command, state=topic.state).stderr
     total = len(GOLDEN)
-    assert f"bus: {total} told, {total} stored, 0 known before, 0 in quarantine" in said
+    assert f"bus: {total} received, {total} stored, 0 already stored, 0 in quarantine" in said
     events = topic.events()
     assert Counter(ids) == Counter(str(one["id"]) for one in events if one["index"] == 0)
     assert {str(one["service"]) for one in events} == {one.service for one in GOLDEN}
@@ -108,7 +108,7 @@ def test_what_was_recorded_is_recognised(topic: Recorded) -> None:
                 key, properties = relayed(one, message_id, body)
                 channel.basic_publish("siem", key, body, properties)
         said = topic.record()
-    assert "50 told, 0 stored, 50 known before" in said
+    assert "50 received, 0 stored, 50 already stored" in said
     assert len({str(one["id"]) for one in topic.events()}) == 50
 
 
@@ -153,11 +153,11 @@ def test_it_ends_politely(topic: Recorded) -> None:
         finally:
             stop.set()
             publisher.join()
-    assert "0 known before" in said.splitlines()[-1]
+    assert "0 already stored" in said.splitlines()[-1]
     wait_until(lambda: unacknowledged(topic) == 0, 20)
     said = topic.record()
     # What it had stored it had acknowledged: nothing of it comes again.
-    assert "0 known before" in said
+    assert "0 already stored" in said
     assert topic.count("--index", "0") == len(sent)
 
 
@@ -259,7 +259,9 @@ def test_an_index_of_opensearch_is_a_channel_too(topic: Recorded) -> None:
         arguments = ["--opensearch", server.url, "--index", "notification-*"]
         said = stackbus("record", *arguments, "--until-idle", "7s", state=topic.state, env=env)
         total = len(GOLDEN)
-        assert f"opensearch: {total} told, {total} stored, 0 known before, 0 in" in said.stderr
+        assert (
+            f"opensearch: {total} received, {total} stored, 0 already stored, 0 in" in said.stderr
+        )
         again = stackbus("record", *arguments, "--until-idle", "1s", state=topic.state, env=env)
         assert " 0 stored" in again.stderr
     assert "s3cret" not in said.stderr + again.stderr
@@ -322,8 +324,8 @@ def test_no_secret_gets_into_the_history_without_the_relay(topic: Recorded, tmp_
         f"Could not send notification to t. Payload={{'adminPass': '{one}', 'o': <x>}}\n"
     )
     said = topic.record("--logs", str(log), idle="4s")
-    assert "bus: 6 told, 2 stored, 0 known before, 4 in quarantine" in said
-    assert "log: 3 told, 2 stored, 0 known before, 1 in quarantine" in said
+    assert "bus: 6 received, 2 stored, 0 already stored, 4 in quarantine" in said
+    assert "log: 3 received, 2 stored, 0 already stored, 1 in quarantine" in said
     engine = opened(f"chdb://{topic.state}/history")
     rows = b"".join(
         engine.read(f"SELECT * FROM {table}", {})
@@ -446,7 +448,7 @@ def test_bad_bodies_block_nothing_and_are_kept_whole(topic: Recorded) -> None:
                 channel.basic_publish("siem", key, good, properties)
     said = topic.record()
     sent = len(range(0, len(bad) + len(odd), 3))
-    found = re.fullmatch(r"bus: ([\d,]+) told, ([\d,]+) stored, (\d+) known before, (\d+) in quarantine", said)  # fmt: skip
+    found = re.fullmatch(r"bus: ([\d,]+) received, ([\d,]+) stored, (\d+) already stored, (\d+) in quarantine", said)  # fmt: skip
     assert found is not None, said
     told, new, known, held = (int(text.replace(",", "")) for text in found.groups())
     assert told == len(bad) + len(odd) + sent
@@ -470,7 +472,7 @@ def test_a_notification_of_16_megabytes_is_one_like_any_other(topic: Recorded) -
     assert len(body) > 16 * 1024**2
     topic.publish_raw([body])
     topic.publish(100)
-    assert "bus: 101 told, 101 stored, 0 known before, 0 in quarantine" in topic.record()
+    assert "bus: 101 received, 101 stored, 0 already stored, 0 in quarantine" in topic.record()
     (event,) = topic.events("--id", "large")
     assert event["payload"] == large["payload"]
 
@@ -502,7 +504,7 @@ def test_what_was_set_aside_and_can_be_read_since_is_an_event(topic: Recorded) -
     )
     engine.close()
     done = stackbus("quarantine", "--retry", state=topic.state)
-    assert "1 could be read and are events now, 0 are left" in done.stderr
+    assert "1 recorded as events, 0 left in quarantine" in done.stderr
     assert topic.count("--id", str(GOLDEN[1].message()["message_id"])) >= 1
 
 

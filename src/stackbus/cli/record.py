@@ -154,6 +154,6 @@ def _summary(running: Sequence[Recorder]) -> str:
         tally = recorder.tally
         parts.append(
             f"{recorder.name}: {tally.told:,} received, {tally.stored:,} stored, "
-            f"{tally.known:,} stored before, {tally.quarantined:,} in quarantine"
+            f"{tally.known:,} already stored, {tally.quarantined:,} in quarantine"
         )
     return "; ".join(parts)
