@@ -11,7 +11,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from stackbus.cli.app import COMMANDS, Commands, LazyCommand, app
+from stackbus.cli.app import COMMANDS, Commands, Entry, LazyCommand, app
 from stackbus.errors import InputError
 from stackbus.settings import SecretStr, read_settings, reference
 
@@ -27,10 +27,9 @@ def commands() -> dict[str, LazyCommand]:
 
 
 @pytest.mark.parametrize("entry", COMMANDS, ids=[entry.name for entry in COMMANDS])
-def test_the_list_has_the_first_line_of_a_commands_help(entry: object) -> None:
-    name, _, line = entry  # type: ignore[misc]
-    text = commands()[name].load().help
-    assert inspect.cleandoc(text).splitlines()[0] == line
+def test_the_list_has_the_first_line_of_a_commands_help(entry: Entry) -> None:
+    text = commands()[entry.name].load().help
+    assert inspect.cleandoc(text).splitlines()[0] == entry.help
 
 
 def test_help_lists_every_command_on_one_line() -> None:
