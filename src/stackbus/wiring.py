@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import socket
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -24,6 +24,7 @@ import yaml
 from pika.connection import Parameters
 from pydantic import SecretStr
 
+from stackbus import metrics
 from stackbus.broker.node import Description, Node
 from stackbus.clients.amqp import consumer_parameters, url_parameters
 from stackbus.clients.management import Management
@@ -41,17 +42,16 @@ from stackbus.expose.dropin import drop_in
 from stackbus.expose.secrets import NAMESPACE, FolderStore, parse_manifest
 from stackbus.expose.topology import queue_name
 from stackbus.files import locked, write_private
+from stackbus.flow.loop import Loop, LoopSettings
 from stackbus.history.engine import opened
 from stackbus.history.history import History, Layout
-from stackbus.record.channel import Channel
-from stackbus.record.channels.bus import BusChannel
-from stackbus.record.channels.log import LogChannel
-from stackbus.record.channels.opensearch import OpenSearchChannel
-from stackbus.record.recorder import Recorder, RecordSettings
-from stackbus.record.storing import Storer, Storing
 from stackbus.relay.relay import Place, Relay, RelaySettings
 from stackbus.services.service import PRIORITIES, Service
 from stackbus.settings import Settings, password_of
+from stackbus.sinks.history import Extract, HistorySink, HistoryWriter
+from stackbus.sources.bus import BusSource
+from stackbus.sources.log import LogSource
+from stackbus.sources.opensearch import OpenSearchSource
 
 if TYPE_CHECKING:
     from stackbus.clients.kubernetes import Kubernetes
@@ -59,6 +59,12 @@ if TYPE_CHECKING:
 _PORT_AMQP, _PORT_AMQPS = 5672, 5671
 _MOST_PREFETCH = 65_535  # AMQP 0-9-1's basic.qos has 16 bits for it
 _PATIENCE = 60.0  # seconds that one apply waits for another
+
+CHANNELS = (BusSource, LogSource, OpenSearchSource)
+"""The sources of the history. A new one is a file in ``sources/`` and an entry here."""
+
+EXTRACTS: Mapping[str, Extract] = {source.name: source.extract for source in CHANNELS}
+"""For each channel, the function that returns the notification in the body of a delivery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,39 +125,43 @@ def recorders(
     *,
     by_password: bool,
     plain: bool,
-) -> list[Recorder]:
-    """Give a recorder for each channel: a topic's Secret, log files, (URL, index) of OpenSearch."""
-    channels: list[Channel] = []
+) -> list[Loop]:
+    """Return a loop for each channel: a topic's Secret, log files, (URL, index) of OpenSearch."""
+    sources: list[BusSource | LogSource | OpenSearchSource] = []
     if secret is not None:
         read = partial(consumer, secret, "stackbus record", by_password=by_password, plain=plain)
         queues = [queue_name(read()[0], priority) for priority in PRIORITIES]
-        # A batch with each process that stores, and one that fills meanwhile.
+        # A batch for each process that writes, and one that is collected meanwhile.
         prefetch = (settings.record_processes + 1) * settings.record_batch
-        channels.append(BusChannel(lambda: read()[1], queues, min(prefetch, _MOST_PREFETCH)))
+        sources.append(BusSource(lambda: read()[1], queues, min(prefetch, _MOST_PREFETCH)))
     if logs:
-        channels.append(LogChannel(logs, where))
+        sources.append(LogSource(logs, where))
     if opensearch is not None:
         url, index = opensearch
         password = _first_line(settings.opensearch_password_file, "password")
         server = OpenSearch(url, settings.opensearch_user, password, ca=settings.opensearch_ca)
-        channels.append(OpenSearchChannel(server, index, where))
-    knobs = RecordSettings(
-        settings.record_batch,
-        settings.record_batch_bytes,
-        settings.record_batch_seconds,
-        settings.record_retry_max,
+        sources.append(OpenSearchSource(server, index, where))
+    limits = LoopSettings(
+        batch=settings.record_batch,
+        batch_bytes=settings.record_batch_bytes,
+        batch_seconds=settings.record_batch_seconds,
+        retry_max=settings.record_retry_max,
     )
-    make = partial(_storer, settings)
     return [
-        Recorder(channel, Storing(make, settings.record_processes), knobs) for channel in channels
+        Loop(source, _history_sink(settings, source.extract), limits, metrics.RECEIVED)
+        for source in sources
     ]
 
 
-def _storer(settings: Settings) -> Storer:
-    """Give what stores, in the process that does so."""
+def _history_sink(settings: Settings, extract: Extract) -> HistorySink:
+    return HistorySink(partial(_history_writer, settings, extract), settings.record_processes)
+
+
+def _history_writer(settings: Settings, extract: Extract) -> HistoryWriter:
+    """Open the history in a process that writes to it."""
     where = _opened_history(settings)
     where.migrate()
-    return Storer(where, scrubber(settings), settings.quarantine_max_bytes)
+    return HistoryWriter(where, extract, scrubber(settings), settings.quarantine_max_bytes)
 
 
 def expired_before(settings: Settings) -> datetime | None:

@@ -39,7 +39,7 @@ from stackbus.query import digests as signing
 from stackbus.query import events as asking
 from stackbus.query import proof
 from stackbus.query.filter import Filter, moment
-from stackbus.record import quarantine as setting_aside
+from stackbus.sinks import quarantine as setting_aside
 
 _MOST_LISTED = 1000
 
@@ -332,7 +332,7 @@ def quarantine(
         with wiring.history(chosen) as where:
             if retry:
                 with progress("reading the quarantine again"):
-                    done = setting_aside.retry(where, wiring.scrubber(chosen))
+                    done = setting_aside.retry(where, wiring.scrubber(chosen), wiring.EXTRACTS)
                 note(f"{done.released} could be read and are events now, {done.left} are left")
                 return
             held = sorted(where.quarantined(), key=lambda one: one.received)

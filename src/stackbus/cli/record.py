@@ -18,11 +18,12 @@ from stackbus import wiring
 from stackbus.cli import common
 from stackbus.cli.output import errors, note, stderr
 from stackbus.errors import InputError
+from stackbus.flow import runner
+from stackbus.flow.loop import Loop
 from stackbus.history.history import History
 from stackbus.query import digests as signing
-from stackbus.record import recording
-from stackbus.record.recorder import Recorder
 from stackbus.settings import Settings
+from stackbus.sources.bus import BUS
 
 _MINUTE, _DAY = 60.0, 86_400.0
 _SAY = 10.0  # seconds between two lines about how it goes, where nobody looks at a terminal
@@ -100,13 +101,13 @@ def record(
                 by_password=auth == "password",
                 plain=plain,
             )
-            recording.stop_on_signals(recorders)
+            runner.stop_on_signals(recorders)
             common.serve_metrics(metrics)
-            chores = [recording.Chore("retention", _DAY, lambda: _expire(chosen, where))]
+            chores = [runner.Chore("retention", _DAY, lambda: _expire(chosen, where))]
             folder = wiring.digests(chosen)
             if key is not None:
                 chores.append(
-                    recording.Chore(
+                    runner.Chore(
                         "sign",
                         _MINUTE,
                         lambda: signing.sign(
@@ -116,7 +117,7 @@ def record(
                 )
             with _shown() as say:
                 try:
-                    recording.run(recorders, idle, say, chores)
+                    runner.run(recorders, leader=BUS, until_idle=idle, progress=say, chores=chores)
                 finally:
                     if key is not None:
                         signing.sign(where, folder, key, datetime.now(UTC))
@@ -131,7 +132,7 @@ def _expire(chosen: Settings, where: History) -> None:
 
 
 @contextmanager
-def _shown() -> Iterator[recording.Progress]:
+def _shown() -> Iterator[runner.Progress]:
     """Show how it goes: a line that changes on a terminal, a line in the log elsewhere."""
     if stderr.is_terminal:
         with stderr.status("connecting") as status:
@@ -139,7 +140,7 @@ def _shown() -> Iterator[recording.Progress]:
         return
     when, last = 0.0, ""
 
-    def say(recorders: Sequence[Recorder]) -> None:
+    def say(recorders: Sequence[Loop]) -> None:
         nonlocal when, last
         summary = _summary(recorders)
         if time.monotonic() - when > _SAY and summary != last:
@@ -149,13 +150,13 @@ def _shown() -> Iterator[recording.Progress]:
     yield say
 
 
-def _summary(recorders: Sequence[Recorder]) -> str:
+def _summary(recorders: Sequence[Loop]) -> str:
     """Say what has been done so far."""
     parts = []
     for one in recorders:
         tally = one.tally
         parts.append(
-            f"{one.name}: {tally.told:,} told, {tally.stored:,} stored, {tally.known:,} known "
-            f"before, {tally.quarantined:,} in quarantine"
+            f"{one.name}: {tally.received:,} told, {tally.written:,} stored, "
+            f"{tally.duplicates:,} known before, {tally.rejected:,} in quarantine"
         )
     return "; ".join(parts)

@@ -1,6 +1,6 @@
 """The history: store events once, ask for them again. What speaks to an Engine (``engine.py``).
 
-Called by ``record/`` (``store``), ``query/`` (``ask``) and the doors that open it (``wiring.py``).
+Called by ``sinks/`` (``store``), ``query/`` (``ask``) and the doors that open it (``wiring.py``).
 What is stored is there when ``store`` returns, and it is there once, whoever stores it again: a
 notification that the history has is not inserted a second time. Recorders that share an embedded
 history take turns; on a server two that insert the same at the same moment make rows that replace

@@ -26,14 +26,14 @@ from tests.conftest import golden
 from stackbus.errors import Unreadable
 from stackbus.events.envelope import told
 from stackbus.events.normalise import normalise
-from stackbus.record.channels.lines import is_told, notification_in_line
+from stackbus.sources.log_lines import extract_notification, may_hold_notification
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 USER, PROJECT = "9f0d8a2b64a64d1b8a6b1f8f6f2c1e10", "6f70656e737461636b20342065766572"
 
 
 class FluentLines(formatters.FluentFormatter):
-    """What Fluentd is given, as the line that it writes of it."""
+    """The object that oslo.log gives to Fluentd, as the line that Fluentd writes."""
 
     def format(self, record: logging.LogRecord) -> str:
         return json.dumps(super().format(record))
@@ -47,12 +47,12 @@ def log(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
     conf([])
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
-    made: dict[str, Callable[[], logging.Formatter]] = {
+    formatter_classes: dict[str, Callable[[], logging.Formatter]] = {
         "text": lambda: formatters.ContextFormatter(config=conf, project="nova", version="1"),
         "json": formatters.JSONFormatter,
         "fluentd": FluentLines,
     }
-    handler.setFormatter(made[request.param]())
+    handler.setFormatter(formatter_classes[request.param]())
     root = logging.getLogger()
     before = root.level
     root.addHandler(handler)
@@ -62,7 +62,7 @@ def log(request: pytest.FixtureRequest) -> Iterator[io.StringIO]:
     root.setLevel(before)
 
 
-def who() -> context.RequestContext:
+def request_context() -> context.RequestContext:
     return context.RequestContext(
         user_id=USER, project_id=PROJECT, request_id="req-11111111-2222-3333-4444-555555555555"
     )
@@ -78,7 +78,7 @@ def notifier(driver: str) -> oslo_messaging.Notifier:
 
 
 def lines(stream: io.StringIO) -> list[bytes]:
-    return [line for line in stream.getvalue().encode().splitlines() if is_told(line)]
+    return [line for line in stream.getvalue().encode().splitlines() if may_hold_notification(line)]
 
 
 PAYLOAD = {
@@ -92,11 +92,11 @@ PAYLOAD = {
 }
 
 
-def test_the_log_driver_s_line_is_the_notification(log: io.StringIO) -> None:
-    sent = who()
+def test_a_line_of_the_log_driver_holds_the_notification(log: io.StringIO) -> None:
+    sent = request_context()
     notifier("log").info(sent.to_dict(), "compute.instance.create.end", PAYLOAD)
     (line,) = lines(log)
-    event = normalise(notification_in_line(line), "log", NOW)[0]
+    event = normalise(extract_notification(line), "log", NOW)[0]
     assert json.loads(bytes(event.payload)) == PAYLOAD
     assert (event.service, event.type) == ("nova", "compute.instance.create.end")
     assert (event.resource_id, event.project_id) == (PAYLOAD["instance_id"], PROJECT)
@@ -104,7 +104,7 @@ def test_the_log_driver_s_line_is_the_notification(log: io.StringIO) -> None:
     assert event.request_id == sent.request_id
 
 
-def test_what_the_bus_did_not_take_is_in_the_line_of_its_failure(
+def test_the_line_about_a_failed_send_holds_the_notification(
     log: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(
@@ -118,23 +118,25 @@ def test_what_the_bus_did_not_take_is_in_the_line_of_its_failure(
     monkeypatch.setattr(messaging.MessagingDriver, "version", 2.0, raising=False)
     monkeypatch.setattr("oslo_messaging.transport.Transport._send_notification", refuse)
     moment = {**PAYLOAD, "launched_at": datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)}
-    notifier("messagingv2").error(who().to_dict(), "compute.instance.create.error", moment)
+    notifier("messagingv2").error(
+        request_context().to_dict(), "compute.instance.create.error", moment
+    )
     (line,) = lines(log)
-    event = normalise(notification_in_line(line), "log", NOW)[0]
-    found = json.loads(bytes(event.payload))
-    assert found.pop("launched_at").startswith("datetime.datetime(2026, 1, 2, 3, 4, 5")
-    assert found == PAYLOAD
+    event = normalise(extract_notification(line), "log", NOW)[0]
+    parsed = json.loads(bytes(event.payload))
+    assert parsed.pop("launched_at").startswith("datetime.datetime(2026, 1, 2, 3, 4, 5")
+    assert parsed == PAYLOAD
     assert (event.outcome, event.user_id, event.project_id) == ("failure", USER, PROJECT)
 
 
-@pytest.mark.parametrize("over", ["its own log", "oslo.messaging"])
-def test_the_audit_filter_of_keystonemiddleware(log: io.StringIO, over: str) -> None:
+@pytest.mark.parametrize("notifier_name", ["its own log", "oslo.messaging"])
+def test_the_audit_filter_of_keystonemiddleware(log: io.StringIO, notifier_name: str) -> None:
     @webob.dec.wsgify  # type: ignore[untyped-decorator]
     def service(_: webob.Request) -> webob.Response:
         return webob.Response(status=200)
 
     options = {"audit_map_file": "", "service_name": "nova"}
-    if over == "oslo.messaging":
+    if notifier_name == "oslo.messaging":
         options |= {"driver": "log", "use_oslo_messaging": "true", "transport_url": "fake://"}
     else:
         options |= {"use_oslo_messaging": "false"}
@@ -148,13 +150,13 @@ def test_the_audit_filter_of_keystonemiddleware(log: io.StringIO, over: str) -> 
         },
     )  # fmt: skip
     assert request.get_response(app).status_int == 200
-    found = [normalise(notification_in_line(line), "log", NOW)[0] for line in lines(log)]
-    assert [event.type for event in found] == ["audit.http.request", "audit.http.response"]
-    assert len({event.id for event in found}) == 2
-    for event in found:
+    parsed = [normalise(extract_notification(line), "log", NOW)[0] for line in lines(log)]
+    assert [event.type for event in parsed] == ["audit.http.request", "audit.http.response"]
+    assert len({event.id for event in parsed}) == 2
+    for event in parsed:
         assert (event.user_id, event.address) == (USER, "192.0.2.7")
         assert event.action == "list"
-    assert [event.outcome for event in found] == ["unknown", "success"]
+    assert [event.outcome for event in parsed] == ["unknown", "success"]
 
 
 CATALOG = [
@@ -167,37 +169,37 @@ CATALOG = [
 
 
 def test_every_captured_notification_survives_a_log() -> None:
-    for one in golden():
+    for captured in golden():
         message = {
             name: value
-            for name, value in one.message().items()
+            for name, value in captured.message().items()
             if not name.startswith("_context_") and name != "_unique_id"
         }
         line = (
             "2026-11-24 10:00:00.123 42 INFO oslo.messaging.notification."
             f"{message['event_type']} [None req-1-2 {USER} - - - -] {json.dumps(message)}"
         )
-        assert is_told(line.encode())
-        events = normalise(notification_in_line(line.encode()), "log", NOW)
-        direct = normalise(one.body, "bus", NOW, one.service)
+        assert may_hold_notification(line.encode())
+        events = normalise(extract_notification(line.encode()), "log", NOW)
+        direct = normalise(captured.body, "bus", NOW, captured.service)
         assert [event.id for event in events] == [event.id for event in direct]
         assert [event.resource_id for event in events] == [event.resource_id for event in direct]
-        assert {event.service for event in events} == {one.service}
+        assert {event.service for event in events} == {captured.service}
 
 
-def test_what_stands_behind_the_message_is_left_out() -> None:
+def test_text_after_the_message_is_ignored() -> None:
     line = (
         b"INFO oslo.messaging.notification.image.update [-] "
         b'{"message_id": "m", "event_type": "image.update", "priority": "INFO", '
         b'"timestamp": "2026-01-01 00:00:00", "payload": {"id": "i"}} /usr/lib/x.py:42\x1b[0m'
     )
-    assert told(notification_in_line(line)).message_id == "m"
+    assert told(extract_notification(line)).message_id == "m"
     failed = (
         b"ERROR oslo_messaging.notify.messaging [-] Could not send notification to notifications. "
         b"Payload={'message_id': 'm', 'event_type': 'image.update', 'priority': 'INFO', "
         b"'timestamp': '2026-01-01 00:00:00', 'payload': {'id': 'i'}} /usr/lib/x.py:42"
     )
-    assert told(notification_in_line(failed)).message_id == "m"
+    assert told(extract_notification(failed)).message_id == "m"
 
 
 @pytest.mark.parametrize(
@@ -208,8 +210,8 @@ def test_what_stands_behind_the_message_is_left_out() -> None:
         b"",
     ],
 )
-def test_other_lines_are_passed_over(line: bytes) -> None:
-    assert not is_told(line)
+def test_lines_without_a_notification_are_skipped(line: bytes) -> None:
+    assert not may_hold_notification(line)
 
 
 @pytest.mark.parametrize(
@@ -226,20 +228,20 @@ def test_other_lines_are_passed_over(line: bytes) -> None:
         b'{"message": 3, "name": "oslo.messaging.notification.x"}',
     ],
 )
-def test_what_cannot_be_read_is_unreadable_and_not_quoted(line: bytes) -> None:
-    assert is_told(line)
+def test_a_malformed_line_is_unreadable_and_not_quoted(line: bytes) -> None:
+    assert may_hold_notification(line)
     with pytest.raises(Unreadable) as caught:
-        normalise(notification_in_line(line), "log", NOW)
+        normalise(extract_notification(line), "log", NOW)
     assert "gAAAAA" not in str(caught.value)
     assert "__import__" not in str(caught.value)
 
 
 @given(st.binary(max_size=200))
-def test_no_line_is_an_error_of_another_kind(rest: bytes) -> None:
-    for mark in (
+def test_no_line_raises_another_error_than_unreadable(ending: bytes) -> None:
+    for start in (
         b"INFO oslo.messaging.notification.a [-] {",
         b"Could not send notification to t. Payload={",
         b"Event type: audit.x, Context: {}, Payload: {",
     ):
         with pytest.raises(Unreadable):
-            normalise(notification_in_line(mark + rest), "log", NOW)
+            normalise(extract_notification(start + ending), "log", NOW)
