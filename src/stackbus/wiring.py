@@ -43,6 +43,7 @@ from stackbus.expose.secrets import NAMESPACE, FolderStore, parse_manifest
 from stackbus.expose.topology import queue_name
 from stackbus.files import locked, write_private
 from stackbus.flow.loop import Loop, LoopSettings
+from stackbus.flow.stream import Channel
 from stackbus.history.engine import opened
 from stackbus.history.history import History, Layout
 from stackbus.relay.relay import Place, Relay, RelaySettings
@@ -60,10 +61,10 @@ _PORT_AMQP, _PORT_AMQPS = 5672, 5671
 _MOST_PREFETCH = 65_535  # AMQP 0-9-1's basic.qos has 16 bits for it
 _PATIENCE = 60.0  # seconds that one apply waits for another
 
-CHANNELS = (BusSource, LogSource, OpenSearchSource)
+CHANNELS: tuple[type[Channel], ...] = (BusSource, LogSource, OpenSearchSource)
 """The sources of the history. A new one is a file in ``sources/`` and an entry here."""
 
-EXTRACTS: Mapping[str, Extract] = {source.name: source.extract for source in CHANNELS}
+EXTRACTS: Mapping[str, Extract] = {channel.name: channel.extract for channel in CHANNELS}
 """For each channel, the function that returns the notification in the body of a delivery."""
 
 
@@ -127,20 +128,20 @@ def recorders(
     plain: bool,
 ) -> list[Loop]:
     """Return a loop for each channel: a topic's Secret, log files, (URL, index) of OpenSearch."""
-    sources: list[BusSource | LogSource | OpenSearchSource] = []
+    channels: list[Channel] = []
     if secret is not None:
         read = partial(consumer, secret, "stackbus record", by_password=by_password, plain=plain)
         queues = [queue_name(read()[0], priority) for priority in PRIORITIES]
         # A batch for each process that writes, and one that is collected meanwhile.
         prefetch = (settings.record_processes + 1) * settings.record_batch
-        sources.append(BusSource(lambda: read()[1], queues, min(prefetch, _MOST_PREFETCH)))
+        channels.append(BusSource(lambda: read()[1], queues, min(prefetch, _MOST_PREFETCH)))
     if logs:
-        sources.append(LogSource(logs, where))
+        channels.append(LogSource(logs, where))
     if opensearch is not None:
         url, index = opensearch
         password = _first_line(settings.opensearch_password_file, "password")
         server = OpenSearch(url, settings.opensearch_user, password, ca=settings.opensearch_ca)
-        sources.append(OpenSearchSource(server, index, where))
+        channels.append(OpenSearchSource(server, index, where))
     limits = LoopSettings(
         batch=settings.record_batch,
         batch_bytes=settings.record_batch_bytes,
@@ -148,13 +149,14 @@ def recorders(
         retry_max=settings.record_retry_max,
     )
     return [
-        Loop(source, _history_sink(settings, source.extract), limits, metrics.RECEIVED)
-        for source in sources
+        Loop(channel, _history_sink(settings, channel), limits, metrics.RECEIVED)
+        for channel in channels
     ]
 
 
-def _history_sink(settings: Settings, extract: Extract) -> HistorySink:
-    return HistorySink(partial(_history_writer, settings, extract), settings.record_processes)
+def _history_sink(settings: Settings, channel: Channel) -> HistorySink:
+    make_writer = partial(_history_writer, settings, channel.extract)
+    return HistorySink(make_writer, settings.record_processes)
 
 
 def _history_writer(settings: Settings, extract: Extract) -> HistoryWriter:

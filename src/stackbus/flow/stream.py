@@ -1,4 +1,4 @@
-"""The parts of a stream: ``Source``, ``Delivery``, ``Sink`` and ``Outcome``.
+"""The parts of a stream: ``Source``, ``Delivery``, ``Sink`` and ``Outcome``. Values, no network.
 
 ``loop.py`` receives deliveries from a source and writes them to a sink, in batches. The source
 learns the position of the last delivery written; the deliveries after it come again when the source
@@ -58,6 +58,17 @@ class Source(Protocol):
         """Open the source after the last committed position.
 
         Raises StackbusError; the loop tries again if the error is transient.
+        """
+
+
+class Channel(Source, Protocol):
+    """A source of notifications for the history."""
+
+    @staticmethod
+    def extract(body: bytes) -> bytes:
+        """Return the notification in the body of a delivery.
+
+        Raises Unreadable, with a reason that quotes nothing of the body.
         """
 
 

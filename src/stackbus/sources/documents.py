@@ -1,8 +1,7 @@
 """The notification in a document of an OpenSearch index. Pure: bytes in, a notification out.
 
 ``opensearch.py`` keeps the documents that may hold a notification; ``sinks/history.py`` extracts it
-with ``extract_notification``, which ``OpenSearchSource.extract`` names. Collectors of logs store a
-notification in one of three shapes:
+by ``OpenSearchSource.extract``. Collectors of logs store a notification in one of three shapes:
 
 - the members of the notification, or of its envelope, are the members of the document; the payload
   may be a text of JSON;

@@ -65,7 +65,6 @@ class LogSource:
     """Log files, and folders of which all files with ``.log`` in their names are read."""
 
     name = LOG
-    extract = staticmethod(log_lines.extract_notification)
 
     def __init__(self, paths: Sequence[Path], positions: Positions) -> None:
         """Follow ``paths``. Raises InputError for a path that does not exist."""
@@ -74,6 +73,11 @@ class LogSource:
                 raise InputError(f"{path}: no such file or folder: name a log file that exists")
         self._paths = list(paths)
         self._positions = positions
+
+    @staticmethod
+    def extract(body: bytes) -> bytes:
+        """Return the notification in the line that a delivery brought. Raises Unreadable."""
+        return log_lines.extract_notification(body)
 
     @contextmanager
     def subscribe(self) -> Iterator[_Follower]:

@@ -1,7 +1,7 @@
 """The notification in a line of a service's log, as a body of format 1.0. Pure.
 
-``log.py`` keeps the lines that may hold a notification; ``sinks/history.py`` extracts it with
-``extract_notification``, which ``LogSource.extract`` names. Three kinds of lines hold one:
+``log.py`` keeps the lines that may hold a notification; ``sinks/history.py`` extracts it by
+``LogSource.extract``. Three kinds of lines hold one:
 
 - ``driver = log`` writes the notification as JSON, logger ``oslo.messaging.notification.<type>``
   (oslo_messaging/notify/_impl_log.py), without its context. oslo.log's prefix stands in for it:

@@ -37,13 +37,17 @@ class OpenSearchSource:
     """The documents of an index, or of a pattern of indices."""
 
     name = OPENSEARCH
-    extract = staticmethod(documents.extract_notification)
 
     def __init__(self, server: OpenSearch, index: str, positions: Positions) -> None:
         """Read ``index``, which may be a pattern, of ``server``."""
         self._server = server
         self._index = index
         self._positions = positions
+
+    @staticmethod
+    def extract(body: bytes) -> bytes:
+        """Return the notification in the document that a delivery brought. Raises Unreadable."""
+        return documents.extract_notification(body)
 
     @contextmanager
     def subscribe(self) -> Iterator[_Reader]:
