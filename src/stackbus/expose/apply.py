@@ -100,6 +100,10 @@ class Plan:
         """Tell whether there is anything to do."""
         return bool(self.steps)
 
+    def to_json(self) -> list[dict[str, object]]:
+        """Return the steps as ``plan -o json`` prints them."""
+        return [step.to_json() for step in self.steps]
+
 
 @dataclass(frozen=True, slots=True)
 class Exposure:

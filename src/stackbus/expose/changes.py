@@ -126,6 +126,35 @@ class Change:
         """Tell which kind of thing changes."""
         return self.key[0]
 
+    @property
+    def name(self) -> str:
+        """Return the name of the thing as people read it, with its vhost or namespace."""
+        match self.key:
+            case ("binding", vhost, source, _, destination, routing_key, _):
+                return f"{vhost}: {source} -> {destination} [{routing_key}]"
+            case ("permission", user, vhost):
+                return f"{user} in {vhost}"
+            case ("secret", namespace, name):
+                return f"{namespace}/{name}"
+            case (_, name):
+                return name
+            case (_, vhost, *names):
+                return f"{vhost}: {' '.join(names)}"
+            case _:
+                return " ".join(self.key)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the step as ``plan -o json`` prints it."""
+        action = {"+": "create", "~": "update", "-": "delete"}[self.sign]
+        has_vhost = self.kind not in ("user", "vhost", "secret", "permission")
+        return {
+            "action": "replace" if self.replace else action,
+            "kind": self.kind,
+            "name": self.name,
+            "vhost": self.key[1] if has_vhost else None,
+            "detail": self.detail,
+        }
+
 
 def changes(desired: Items, actual: Actual) -> list[Change]:
     """Give every step from ``actual`` to ``desired``; none when nothing is to do.

@@ -69,6 +69,24 @@ class TopicStatus:
         """Count the consumers of all its queues."""
         return sum(queue.consumers for queue in self.queues)
 
+    def to_json(self) -> dict[str, object]:
+        """Return the topic as ``topics -o json`` prints it."""
+        expires = self.certificate_expires
+        return {
+            "topic": self.name,
+            "secret": self.secret,
+            "username": self.username,
+            "backlog": self.backlog,
+            "consumers": self.consumers,
+            "dropped": self.dropped,
+            "certificate_expires": expires.isoformat() if expires else None,
+            "retiring": {name: until.isoformat() for name, until in self.retiring.items()},
+            "queues": [
+                {"name": queue.name, "messages": queue.messages, "consumers": queue.consumers}
+                for queue in self.queues
+            ],
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class RelayStatus:
@@ -78,6 +96,37 @@ class RelayStatus:
     standby: int
     backlog: int
     quarantined: int
+
+    def to_json(self) -> dict[str, object]:
+        """Return the relay as ``status -o json`` prints it."""
+        return {
+            "state": self.state,
+            "standby": self.standby,
+            "backlog": self.backlog,
+            "quarantined": self.quarantined,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BusStatus:
+    """The bus as a whole. ``location``: addresses, ports and vhosts of the broker, by name."""
+
+    rabbitmq_version: str
+    location: Mapping[str, object]
+    relay: RelayStatus
+    is_recorded: bool
+    topics: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the status as ``status -o json`` prints it."""
+        return {
+            "state": "up",
+            "rabbitmq_version": self.rabbitmq_version,
+            **self.location,
+            "relay": self.relay.to_json(),
+            "recorded": self.is_recorded,
+            "topics": list(self.topics),
+        }
 
 
 def topics(broker: Counts, store: SecretStore, outer_vhost: str) -> tuple[TopicStatus, ...]:

@@ -81,6 +81,18 @@ class Quarantined:
         """Identify it: the same body is kept once."""
         return hashlib.sha256(self.body).hexdigest()
 
+    def to_json(self) -> dict[str, object]:
+        """Return the entry as ``quarantine -o json`` prints it."""
+        return {
+            "digest": self.digest,
+            "received": self.received.isoformat(),
+            "channel": self.channel,
+            "origin": self.origin,
+            "service": self.service,
+            "bytes": len(self.body),
+            "reason": self.reason,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Stored:
