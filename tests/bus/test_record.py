@@ -53,7 +53,7 @@ from stackbus.errors import BrokerError, Unreadable
 from stackbus.events.scrub import Scrubber
 from stackbus.expose.deployment import Deployment, Queue, Topic
 from stackbus.flow.stream import Delivery
-from stackbus.history.engine import opened
+from stackbus.history.session import open_engine
 from stackbus.sinks.history import prepare
 from stackbus.sources.bus import BusSource
 
@@ -70,7 +70,7 @@ def serving(state: Path) -> int | None:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"stackbus.history.serve" in words and str(state / "history").encode() in words:
+        if b"stackbus.history.server" in words and str(state / "history").encode() in words:
             return int(entry.name)
     return None
 
@@ -325,9 +325,9 @@ def test_no_secret_gets_into_the_history_without_the_relay(topic: Recorded, tmp_
     said = topic.record("--logs", str(log), idle="4s")
     assert "bus: 6 told, 2 stored, 0 known before, 4 in quarantine" in said
     assert "log: 3 told, 2 stored, 0 known before, 1 in quarantine" in said
-    engine = opened(f"chdb://{topic.state}/history")
+    engine = open_engine(f"chdb://{topic.state}/history")
     rows = b"".join(
-        engine.read(f"SELECT * FROM {table}", {})
+        engine.select(f"SELECT * FROM {table}", {})
         for table in ("events", "told", "quarantine", "positions")
     )
     held = stackbus("quarantine", "-o", "json", state=topic.state).stdout
@@ -393,7 +393,7 @@ def read(body: bytes, service: str = "") -> bool:
         channel="bus", origin="x", body=body, received=datetime.now(UTC), service=service
     )
     try:
-        ready = prepare(delivery, BusSource.extract, SCRUBBER)
+        ready = prepare(delivery, BusSource.extract, SCRUBBER, "")
     except Unreadable:
         return False
     assert ready
@@ -494,9 +494,9 @@ def test_a_flood_of_poison_stops_it_loudly_and_leaves_the_rest(topic: Recorded) 
 def test_what_was_set_aside_and_can_be_read_since_is_an_event(topic: Recorded) -> None:
     topic.publish_raw([GOLDEN[0].body])
     topic.record()
-    engine = opened(f"chdb://{topic.state}/history")
+    engine = open_engine(f"chdb://{topic.state}/history")
     # As an older stackbus might have left it.
-    engine.run(
+    engine.execute(
         "INSERT INTO quarantine SELECT 'd', now(), 'bus', 'o', '', 'why', base64Encode('"
         + GOLDEN[1].body.decode().replace("\\", "\\\\").replace("'", "\\'")
         + "'), 0"
@@ -690,10 +690,10 @@ def test_200_000_through_20_kills_of_the_recorder_and_5_of_the_broker(tmp_path: 
         assert len(confirmed) == total
         topic.record(idle="10s")
         wait_until(lambda: backlog(broker, "siem") == 0, 60)
-        engine = opened(f"chdb://{topic.state}/history")
+        engine = open_engine(f"chdb://{topic.state}/history")
         sql = "SELECT count() AS c, uniqExact(id) AS u FROM events WHERE index = 0"
-        found = json.loads(engine.read(sql, {}))
-        lines = engine.read("SELECT DISTINCT id FROM events", {}).splitlines()
+        found = json.loads(engine.select(sql, {}))
+        lines = engine.select("SELECT DISTINCT id FROM events", {}).splitlines()
         engine.close()
         assert {json.loads(line)["id"] for line in lines} == set(confirmed)
         assert found == {"c": total, "u": total}

@@ -13,11 +13,12 @@ from datetime import UTC, datetime
 import prometheus_client
 import pytest
 
-from stackbus import sources, wiring
+from stackbus import sources
 from stackbus.errors import BrokerUnreachable, HistoryUnreachable, StackbusError
 from stackbus.flow import runner
 from stackbus.flow.loop import Loop, LoopSettings
 from stackbus.flow.stream import Delivery, Outcome
+from stackbus.wiring import record
 
 SETTINGS = LoopSettings(batch=10, batch_bytes=10_000, batch_seconds=0.01, retry_max=0.05)
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
@@ -302,5 +303,5 @@ def test_every_source_is_listed_where_its_deliveries_are_read() -> None:
         for value in vars(module).values()
         if isinstance(value, type) and hasattr(value, "extract")
     }
-    assert classes == set(wiring.CHANNELS)
-    assert set(wiring.EXTRACTS) == {source.name for source in wiring.CHANNELS}
+    assert classes == set(record.CHANNELS)
+    assert set(record.EXTRACTS) == {source.name for source in record.CHANNELS}
