@@ -28,6 +28,8 @@ class StackbusError(Exception):
     """It could not be done; the message is the sentence the user reads."""
 
     exit_code: ClassVar[int] = 1
+    is_transient: ClassVar[bool] = False
+    """Whether a stream waits and tries again (``flow/loop.py``) instead of ending."""
 
 
 class InputError(StackbusError):
@@ -64,6 +66,8 @@ class InvalidDeployment(InputError):
 class BrokerError(StackbusError):
     """RabbitMQ refused a request, or its answer makes no sense."""
 
+    is_transient = True  # a refusal too: a password is rotated, a queue is declared again
+
 
 class BrokerUnreachable(BrokerError):
     """RabbitMQ does not answer."""
@@ -84,9 +88,13 @@ class HistoryError(StackbusError):
 class HistoryUnreachable(HistoryError):
     """The history does not answer, or has no room: it may later."""
 
+    is_transient = True
+
 
 class OpenSearchError(StackbusError):
     """OpenSearch does not answer, or refuses."""
+
+    is_transient = True
 
 
 class Waiting(StackbusError):

@@ -35,15 +35,19 @@ IN_FLIGHT = Gauge(
     "is slow or blocked (memory or disk alarm).",
 )
 
-TOLD = Counter(
+RECEIVED = Counter(
     "stackbus_record_told_total",
-    "Notifications that came over a channel. Flat while services work: is the relay active, has "
-    "the topic a filter?",
+    "Notifications received over a channel, counted before they are read: service is empty where "
+    "the channel does not name it. Flat while services work: is the relay active, has the topic a "
+    "filter? Rising faster than stored, doubled and quarantined together (sums by channel): the "
+    "history is slower than the channel or away, or the connection breaks before notifications "
+    "are stored and they come again; the log has stream.sink_unavailable or stream.source_lost.",
     ["service", "channel"],
 )
 STORED = Counter(
     "stackbus_record_stored_total",
-    "Notifications that are in the history since. Less than told and not doubled: they wait.",
+    "Notifications written to the history. Flat while told rises: see doubled and quarantined; if "
+    "these are flat too, the history is away.",
     ["service", "channel"],
 )
 DOUBLED = Counter(
@@ -135,7 +139,7 @@ ALL = (
     QUARANTINED,
     RECONNECTS,
     IN_FLIGHT,
-    TOLD,
+    RECEIVED,
     STORED,
     DOUBLED,
     RECORD_QUARANTINED,

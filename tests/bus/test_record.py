@@ -52,9 +52,10 @@ from tests.recording import (
 from stackbus.errors import BrokerError, Unreadable
 from stackbus.events.scrub import Scrubber
 from stackbus.expose.deployment import Deployment, Queue, Topic
-from stackbus.history.engine import opened
-from stackbus.record.channel import Delivery
-from stackbus.record.reading import prepared
+from stackbus.flow.stream import Delivery
+from stackbus.history.session import open_engine
+from stackbus.sinks.history import prepare
+from stackbus.sources.bus import BusSource
 
 
 @pytest.fixture
@@ -69,7 +70,7 @@ def serving(state: Path) -> int | None:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"stackbus.history.serve" in words and str(state / "history").encode() in words:
+        if b"stackbus.history.server" in words and str(state / "history").encode() in words:
             return int(entry.name)
     return None
 
@@ -174,7 +175,7 @@ def test_metrics_tell_what_it_does(topic: Recorded) -> None:
 
         wait_until(lambda: process.poll() is not None or _answers(port), 30)
         wait_until(lambda: value("stackbus_record_stored_total{") == 200, 30)
-        assert value("stackbus_record_told_total{") == 200
+        assert value("stackbus_record_told_total{") == 201
         assert value('stackbus_record_quarantined_total{channel="bus"}') == 1
         assert value("stackbus_record_batch_notifications_count") >= 1
         assert value("stackbus_record_insert_seconds_count") >= 1
@@ -326,9 +327,9 @@ def test_no_secret_gets_into_the_history_without_the_relay(topic: Recorded, tmp_
     said = topic.record("--logs", str(log), idle="4s")
     assert "bus: 6 received, 2 stored, 0 already stored, 4 in quarantine" in said
     assert "log: 3 received, 2 stored, 0 already stored, 1 in quarantine" in said
-    engine = opened(f"chdb://{topic.state}/history")
+    engine = open_engine(f"chdb://{topic.state}/history")
     rows = b"".join(
-        engine.read(f"SELECT * FROM {table}", {})
+        engine.select(f"SELECT * FROM {table}", {})
         for table in ("events", "told", "quarantine", "positions")
     )
     held = stackbus("quarantine", "-o", "json", state=topic.state).stdout
@@ -394,7 +395,7 @@ def read(body: bytes, service: str = "") -> bool:
         channel="bus", origin="x", body=body, received=datetime.now(UTC), service=service
     )
     try:
-        ready = prepared(delivery, SCRUBBER)
+        ready = prepare(delivery, BusSource.extract, SCRUBBER, "")
     except Unreadable:
         return False
     assert ready
@@ -495,9 +496,9 @@ def test_a_flood_of_poison_stops_it_loudly_and_leaves_the_rest(topic: Recorded) 
 def test_what_was_set_aside_and_can_be_read_since_is_an_event(topic: Recorded) -> None:
     topic.publish_raw([GOLDEN[0].body])
     topic.record()
-    engine = opened(f"chdb://{topic.state}/history")
+    engine = open_engine(f"chdb://{topic.state}/history")
     # As an older stackbus might have left it.
-    engine.run(
+    engine.execute(
         "INSERT INTO quarantine SELECT 'd', now(), 'bus', 'o', '', 'why', base64Encode('"
         + GOLDEN[1].body.decode().replace("\\", "\\\\").replace("'", "\\'")
         + "'), 0"
@@ -586,7 +587,7 @@ def test_a_history_that_is_full_for_a_while(topic: Recorded) -> None:
             ids = topic.publish(20_000)
             for line in process.stderr:
                 assert process.poll() is None, line
-                if "record.history_away" in line:
+                if "stream.sink_unavailable" in line:
                     break
             time.sleep(5)
             assert process.poll() is None
@@ -691,10 +692,10 @@ def test_200_000_through_20_kills_of_the_recorder_and_5_of_the_broker(tmp_path: 
         assert len(confirmed) == total
         topic.record(idle="10s")
         wait_until(lambda: backlog(broker, "siem") == 0, 60)
-        engine = opened(f"chdb://{topic.state}/history")
+        engine = open_engine(f"chdb://{topic.state}/history")
         sql = "SELECT count() AS c, uniqExact(id) AS u FROM events WHERE index = 0"
-        found = json.loads(engine.read(sql, {}))
-        lines = engine.read("SELECT DISTINCT id FROM events", {}).splitlines()
+        found = json.loads(engine.select(sql, {}))
+        lines = engine.select("SELECT DISTINCT id FROM events", {}).splitlines()
         engine.close()
         assert {json.loads(line)["id"] for line in lines} == set(confirmed)
         assert found == {"c": total, "u": total}

@@ -13,9 +13,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from stackbus.query.audit import Line, told
-from stackbus.query.events import listed
-from stackbus.query.filter import Filter
+from stackbus.query.audit import Line, fold_events
+from stackbus.query.events import list_events
+from stackbus.query.filter import EventFilter
 from stackbus.settings import Settings
 from stackbus.wiring.history import open_history
 from tests.cloud.check import Unsaid
@@ -31,10 +31,10 @@ def lines(place: Place, wanted: set[str]) -> list[Line]:
     with open_history(Settings(state=place.state("bus"))) as history:
         end = time.monotonic() + _PATIENCE
         while True:
-            events = list(listed(history, Filter(), payload=False))
+            events = list(list_events(history, EventFilter(), with_payload=False))
             missing = wanted - {event.id for event in events}
             if not missing:
-                return told(events)
+                return fold_events(events)
             if time.monotonic() > end:
                 raise Failed(f"{len(missing)} notifications are not in the history")
             time.sleep(0.5)

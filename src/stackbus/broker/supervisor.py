@@ -7,19 +7,20 @@ it is killed. Stopping goes in the opposite order, each child by its own process
 
 from __future__ import annotations
 
-import ctypes
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
+from stackbus.processes import end_with_parent
+
 _LONGEST_PAUSE = 15.0  # seconds
-_LIBC = ctypes.CDLL(None, use_errno=True)
 
 log = structlog.get_logger()
 
@@ -51,7 +52,9 @@ class Child:
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,  # Ctrl-C is for us; we end the children in order
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 -- we have one thread
+                preexec_fn=partial(  # noqa: PLW1509 -- we have one thread
+                    end_with_parent, os.getpid(), signal.SIGTERM
+                ),
             )
         self.started = time.monotonic()
         log.info("child.started", child=self.name, pid=self.process.pid)
@@ -133,7 +136,3 @@ class Supervisor:
         """End the children, the last started first."""
         for child in reversed(self._children):
             child.stop()
-
-
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -17,11 +17,12 @@ from stackbus import logs as logging
 from stackbus.cli import options
 from stackbus.cli.output import errors, note, stderr
 from stackbus.errors import InputError
+from stackbus.flow import runner
+from stackbus.flow.loop import Loop
 from stackbus.history.history import History
-from stackbus.query import digests as signing
-from stackbus.record import recording
-from stackbus.record.recorder import Recorder
+from stackbus.query import signing
 from stackbus.settings import Settings
+from stackbus.sources.bus import BUS
 from stackbus.wiring.history import digest_folder, open_history, retention_start
 from stackbus.wiring.record import recorders
 
@@ -92,7 +93,7 @@ def record(
         if secret is None and not logs and opensearch is None:
             raise InputError("nothing to record: give --secret FILE, --logs PATH or --opensearch")
         idle_seconds = options.parse_idle_seconds(until_idle)
-        key = signing.private_key(settings.signing_key) if settings.signing_key else None
+        key = signing.read_private_key(settings.signing_key) if settings.signing_key else None
         folder = digest_folder(settings)
         with open_history(settings) as store:
             running = recorders(
@@ -104,33 +105,37 @@ def record(
                 by_password=by_password,
                 plain=plain,
             )
-            recording.stop_on_signals(running)
+            runner.stop_on_signals(running)
             options.serve_metrics(metrics)
-            chores = [recording.Chore("retention", _DAY, lambda: _expire(settings, store))]
+            chores = [runner.Chore("retention", _DAY, lambda: _expire(settings, store))]
             if key is not None:
 
                 def sign_past_hours() -> None:
-                    signing.sign(store, folder, key, datetime.now(UTC), only_past_hours=True)
+                    signing.sign_history(
+                        store, folder, key, datetime.now(UTC), only_past_hours=True
+                    )
 
-                chores.append(recording.Chore("sign", _MINUTE, sign_past_hours))
+                chores.append(runner.Chore("sign", _MINUTE, sign_past_hours))
             with _progress() as report:
                 try:
-                    recording.run(running, idle_seconds, report, chores)
+                    runner.run(
+                        running, leader=BUS, until_idle=idle_seconds, progress=report, chores=chores
+                    )
                 finally:
                     if key is not None:
-                        signing.sign(store, folder, key, datetime.now(UTC))
+                        signing.sign_history(store, folder, key, datetime.now(UTC))
         note(_summary(running))
 
 
 def _expire(settings: Settings, history: History) -> None:
     start = retention_start(settings)
     if start is not None:
-        for month in history.expire(start):
+        for month in history.events.expire(start):
             log.info("record.expired", month=month)
 
 
 @contextmanager
-def _progress() -> Iterator[Callable[[Sequence[Recorder]], None]]:
+def _progress() -> Iterator[runner.Progress]:
     """Show the progress: one line that changes on a terminal, log lines elsewhere."""
     if stderr.is_terminal:
         with stderr.status("connecting") as status:
@@ -138,7 +143,7 @@ def _progress() -> Iterator[Callable[[Sequence[Recorder]], None]]:
         return
     reported_at, last_summary = 0.0, ""
 
-    def report(running: Sequence[Recorder]) -> None:
+    def report(running: Sequence[Loop]) -> None:
         nonlocal reported_at, last_summary
         summary = _summary(running)
         if time.monotonic() - reported_at > _REPORT_SECONDS and summary != last_summary:
@@ -148,12 +153,12 @@ def _progress() -> Iterator[Callable[[Sequence[Recorder]], None]]:
     yield report
 
 
-def _summary(running: Sequence[Recorder]) -> str:
+def _summary(running: Sequence[Loop]) -> str:
     parts = []
     for recorder in running:
         tally = recorder.tally
         parts.append(
-            f"{recorder.name}: {tally.told:,} received, {tally.stored:,} stored, "
-            f"{tally.known:,} already stored, {tally.quarantined:,} in quarantine"
+            f"{recorder.name}: {tally.received:,} received, {tally.written:,} stored, "
+            f"{tally.duplicates:,} already stored, {tally.rejected:,} in quarantine"
         )
     return "; ".join(parts)

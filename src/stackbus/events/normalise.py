@@ -1,6 +1,6 @@
 """Notification to events: who did what to which resource, with which result. Pure.
 
-Called by ``record/recorder.py`` with each body that came over a channel; the events go on to
+Called by ``sinks/history.py`` with each notification that came over a channel; the events go on to
 ``history/``. What all services have in common is read here; what is a service's own, in its file
 (``services/<service>.py``); the vocabulary is in ``actions.py``.
 """
