@@ -96,6 +96,14 @@ class Settings(BaseSettings):
         description="CA certificate (PEM) of the brokers behind `amqps://` URLs, when a public CA "
         "did not sign them.",
     )
+    amqp_heartbeat: int = Field(
+        default=30,
+        ge=5,
+        le=600,
+        description="Seconds of silence after which the relay and the recorder take a connection to "
+        "RabbitMQ for lost, and RabbitMQ takes theirs. Lower: a lost route is noticed sooner. "
+        "Higher: for a network with long pauses.",
+    )
     scrub_names: list[str] = Field(
         default=[],
         description="More telling names, as a JSON list: a value under a name that contains one "

@@ -23,7 +23,7 @@ from pika.credentials import ExternalCredentials
 from stackbus.errors import BrokerError, BrokerUnreachable, InputError, StackbusError
 
 _TIMEOUT = 10.0  # seconds, for a connection to be opened
-_HEARTBEAT = 30  # seconds
+HEARTBEAT = 30  # seconds: the default of the setting amqp_heartbeat
 
 log = structlog.get_logger()
 
@@ -65,7 +65,9 @@ class BatchingConnection(pika.SelectConnection):
             self._terminate_stream(reason)  # type: ignore[attr-defined]
 
 
-def url_parameters(url: str, name: str, ca: Path | None = None) -> Parameters:
+def url_parameters(
+    url: str, name: str, ca: Path | None = None, *, heartbeat: int = HEARTBEAT
+) -> Parameters:
     """Read ``amqp[s]://user:password@host:port/vhost``; ``name`` shows in the broker's lists.
 
     Raises InputError without quoting the URL, whose password is a secret.
@@ -79,11 +81,16 @@ def url_parameters(url: str, name: str, ca: Path | None = None) -> Parameters:
             parameters.ssl_options = pika.SSLOptions(context, parameters.host)
     except (ValueError, TypeError, OSError) as error:
         raise InputError(f"{name}: this AMQP URL cannot be used: {type(error).__name__}") from None
-    return _tuned(parameters, name)
+    return _tuned(parameters, name, heartbeat)
 
 
 def consumer_parameters(
-    secret: Mapping[str, str], name: str, *, by_password: bool, plain: bool
+    secret: Mapping[str, str],
+    name: str,
+    *,
+    by_password: bool,
+    plain: bool,
+    heartbeat: int = HEARTBEAT,
 ) -> list[Parameters]:
     """Read a topic's Secret as its consumer would: one set of parameters for each host.
 
@@ -107,6 +114,7 @@ def consumer_parameters(
                     ssl_options=pika.SSLOptions(context, host) if context else None,
                 ),
                 name,
+                heartbeat,
             )
             for host in secret["hosts"].split(",")
         ]
@@ -177,8 +185,8 @@ def explained(error: BaseException) -> StackbusError:
     return BrokerError(f"RabbitMQ closed the connection: {error!r}")
 
 
-def _tuned(parameters: P, name: str) -> P:
-    parameters.heartbeat = _HEARTBEAT
+def _tuned(parameters: P, name: str, heartbeat: int) -> P:
+    parameters.heartbeat = heartbeat
     parameters.socket_timeout = _TIMEOUT
     parameters.blocked_connection_timeout = None  # a blocked bus is waited for
     parameters.client_properties = {"connection_name": name}
