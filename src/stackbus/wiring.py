@@ -51,7 +51,7 @@ from stackbus.record.recorder import Recorder, RecordSettings
 from stackbus.record.storing import Storer, Storing
 from stackbus.relay.relay import Place, Relay, RelaySettings
 from stackbus.services.service import PRIORITIES, Service
-from stackbus.settings import Settings, password_of
+from stackbus.settings import Settings, password_of, port_range
 
 if TYPE_CHECKING:
     from stackbus.clients.kubernetes import Kubernetes
@@ -182,7 +182,7 @@ def store(settings: Settings) -> FolderStore:
 
 def node(settings: Settings) -> Node:
     """Give the private node of the state folder."""
-    return Node(settings.state, settings.rabbitmq_server)
+    return Node(settings.state, settings.rabbitmq_server, port_range(settings))
 
 
 @contextmanager
