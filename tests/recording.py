@@ -36,7 +36,8 @@ GOLDEN = golden()
 _IDENTITY = ("message_id", "_unique_id", "timestamp")
 _START = datetime(2026, 11, 22, 20, tzinfo=UTC)
 _HANDLED = re.compile(
-    r'^stackbus_record_(?:stored|doubled|quarantined)_total\{.*channel="(\w+)".*\} (\S+)$', re.MULTILINE
+    r'^stackbus_record_(?:stored|doubled|quarantined)_total\{.*channel="(\w+)".*\} (\S+)$',
+    re.MULTILINE,
 )
 """What a recorder's metrics count of each channel, of notifications that it has dealt with."""
 
