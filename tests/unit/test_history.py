@@ -280,12 +280,12 @@ def test_the_engine_ends_with_its_last_guest_and_is_started_anew_when_killed(
     first.events.store(EVENTS[:3])
     (pid,) = serving(path)
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: serving(path) == [], what="it is still there")
+    wait_until(lambda: serving(path) == [], message="it is still there")
     assert len(list(list_events(first, EventFilter()))) == 3
     first.events.store(EVENTS[:6])
     assert len(list(list_events(first, EventFilter()))) == 6
     engine.close()
-    wait_until(lambda: serving(path) == [], what="it did not end")
+    wait_until(lambda: serving(path) == [], message="it did not end")
 
 
 def test_a_guest_that_dies_while_it_writes_lets_the_others_go_on(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from stackbus.files import write_private
 ADMINISTRATOR = "stackbus-admin"
 LOOPBACK = "127.0.0.1"
 
-_PORTS = range(20_000, 32_768)
+PORTS = range(20_000, 32_768)
 """Below the range from which Linux draws clients' ports, any of which may be taken at a start."""
 
 _PLUGINS = (
@@ -103,11 +103,15 @@ class Wish:
 class Node:
     """The node whose files are in ``<state>/broker``."""
 
-    def __init__(self, state: Path, server: Path) -> None:
-        """Take the node of ``state``; ``server`` is the ``rabbitmq-server`` program to run."""
+    def __init__(self, state: Path, server: Path, ports: range = PORTS) -> None:
+        """Take the node of ``state``; ``server`` is the ``rabbitmq-server`` program to run.
+
+        A new node draws its ports from ``ports``.
+        """
         self._state = state
         self._home = state / "broker"
         self._server = server
+        self._ports = ports
         self.log = self._home / "log" / "rabbitmq.log"
 
     @property
@@ -147,7 +151,7 @@ class Node:
         self._check_server()
         before = self.described()
         listen = wish.listen or (before.listen if before else LOOPBACK)
-        ports = _chosen(before.ports if before else None, wish, listen)
+        ports = _chosen(before.ports if before else None, wish, listen, self._ports)
         kept_hosts = before.hosts if before and wish.listen in (None, before.listen) else None
         description = Description(
             node=before.node if before else _node_name(self._state),
@@ -266,7 +270,7 @@ def _advertised(listen: str) -> str:
     return socket.getfqdn() if listen in ("0.0.0.0", "::") else listen  # noqa: S104
 
 
-def _chosen(before: Ports | None, wish: Wish, listen: str) -> Ports:
+def _chosen(before: Ports | None, wish: Wish, listen: str, within: range) -> Ports:
     """Take the ports asked for, else those of the last start, else free ones."""
     taken: set[int] = set()
     wanted = {"amqp": wish.port_amqp, "amqps": wish.port_amqps}
@@ -282,12 +286,12 @@ def _chosen(before: Ports | None, wish: Wish, listen: str) -> Ports:
                 )
             ports[name] = known
         else:
-            ports[name] = free_port(host, taken)
+            ports[name] = free_port(host, taken, within)
         taken.add(ports[name])
     return Ports(**ports)
 
 
-def free_port(host: str, taken: set[int], within: range = _PORTS) -> int:
+def free_port(host: str, taken: set[int], within: range = PORTS) -> int:
     """Draw a free port on ``host``, not in ``taken``."""
     for _ in range(1000):
         port = secrets.choice(within)
