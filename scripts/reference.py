@@ -108,8 +108,8 @@ def metric() -> str:
 
 def outer_bus() -> str:
     """Routing key, properties and scrubbing, as consumers meet them."""
-    names = ", ".join(f"`{name}`" for name in scrub.TELLING_NAMES)
-    endings = ", ".join(f"`{ending}`" for ending in scrub.HARMLESS_ENDINGS)
+    names = ", ".join(f"`{name}`" for name in scrub.SENSITIVE_NAMES)
+    endings = ", ".join(f"`{ending}`" for ending in scrub.HARMLESS_SUFFIXES)
     secrets = "; ".join(
         f"`{field}` in `{prefix}.*`" for one in SERVICES for prefix, field in one.secrets
     )
