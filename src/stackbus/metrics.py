@@ -10,14 +10,14 @@ from prometheus_client import Counter, Gauge, Histogram
 
 RELAYED = Counter(
     "stackbus_relayed_total",
-    "Notifications confirmed by the outer bus. Not rising while services work: check that the relay "
-    "is active and that the control exchanges are bound to stackbus.intake.",
+    "Notifications confirmed by the outer bus. Not rising while services work: check that the "
+    "relay is active and that the control exchanges are bound to stackbus.intake.",
     ["service"],
 )
 SCRUBBED = Counter(
     "stackbus_scrubbed_total",
-    "Notifications in which at least one value was masked. Rising suddenly: a service began to send "
-    "secrets; the header x-stackbus-scrubbed of its notifications has the paths.",
+    "Notifications in which at least one value was masked. Rising suddenly: a service began to "
+    "send secrets; the header x-stackbus-scrubbed of its notifications has the paths.",
     ["service"],
 )
 QUARANTINED = Counter(
@@ -101,8 +101,8 @@ RECONCILE_SECONDS = Histogram(
 )
 FAILURES = Counter(
     "stackbus_reconcile_failures_total",
-    "Runs that failed, by error. BrokerUnreachable: check RabbitMQ. Conflict: an object of that name "
-    "does not belong to stackbus. KubernetesError: compare the roles with deploy/.",
+    "Runs that failed, by error. BrokerUnreachable: check RabbitMQ. Conflict: an object of that "
+    "name does not belong to stackbus. KubernetesError: compare the roles with deploy/.",
     ["error"],
 )
 CHANGES = Counter(

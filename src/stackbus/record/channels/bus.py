@@ -15,7 +15,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.connection import Parameters
 from pika.spec import Basic, BasicProperties
 
-from stackbus.clients.amqp import connected
+from stackbus.clients.amqp import open_connection
 from stackbus.errors import BrokerError
 from stackbus.record.channel import Delivery
 from stackbus.services.service import UNKNOWN
@@ -44,7 +44,7 @@ class BusChannel:
     @contextmanager
     def opened(self) -> Iterator[_Consumer]:
         """Connect and consume."""
-        with connected(self._place()) as connection:
+        with open_connection(self._place()) as connection:
             yield _Consumer(connection, self._queues, self._prefetch)
 
 
