@@ -27,7 +27,7 @@ import msgspec
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from tests.conftest import Broker, backlog, deployment, wait_until
-from tests.recording import GOLDEN, OUTER, Recorded, copies, expose_on, relayed
+from tests.recording import GOLDEN, OUTER, Recorded, copies, expose_on, relay_label
 
 from stackbus.events.model import Event
 from stackbus.events.normalise import normalise
@@ -58,7 +58,7 @@ def fill(broker: Broker, topics: tuple[str, ...], count: int) -> int:
     total = 0
     with broker.channel(OUTER) as channel:
         for one, message_id, body in copies(count):
-            key, properties = relayed(one, message_id, body)
+            key, properties = relay_label(one, message_id)
             for topic in topics:
                 channel.basic_publish(topic, key, body, properties)
             total += len(body)
@@ -260,7 +260,7 @@ def search(broker: Broker, folder: Path, *, seconds: int = 30, each_second: int 
                 rest = began + number / each_second - time.perf_counter()
                 if rest > 0:
                     channel.connection.process_data_events(rest)
-                key, properties = relayed(one, message_id, body)
+                key, properties = relay_label(one, message_id)
                 sent[message_id] = time.perf_counter()
                 channel.basic_publish("search", key, body, properties)
         looker.join()

@@ -27,6 +27,13 @@ def _place(value: str) -> str:
     return value
 
 
+def _port_range(value: str) -> str:
+    match = re.fullmatch(r"([0-9]{1,5})-([0-9]{1,5})", value)
+    if match is None or not 1024 <= int(match[1]) < int(match[2]) <= 65_535:  # noqa: PLR2004
+        raise ValueError("a range of ports from 1024 to 65535 was expected, as 20000-32767")
+    return value
+
+
 class Settings(BaseSettings):
     """The settings; ``docs/reference/settings.md`` is generated from this class."""
 
@@ -41,6 +48,11 @@ class Settings(BaseSettings):
         default=Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
         description="The `rabbitmq-server` program that the private broker runs. Change it to run "
         "another release than the system's package (3.10 to 4.3 are supported).",
+    )
+    broker_ports: Annotated[str, AfterValidator(_port_range)] = Field(
+        default="20000-32767",
+        description="Range from which the private broker draws its ports at its first start. The "
+        "default ends below the ports that Linux gives to clients.",
     )
     inner_vhost: str = Field(
         default="openstack",
@@ -95,6 +107,14 @@ class Settings(BaseSettings):
         default=None,
         description="CA certificate (PEM) of the brokers behind `amqps://` URLs, when a public CA "
         "did not sign them.",
+    )
+    amqp_heartbeat: int = Field(
+        default=30,
+        ge=5,
+        le=600,
+        description="Seconds of silence after which relay and recorder consider a connection to "
+        "RabbitMQ lost, as RabbitMQ does. Lower: a lost route is noticed sooner. "
+        "Higher: for a network with long pauses.",
     )
     scrub_names: list[str] = Field(
         default=[],
@@ -292,6 +312,12 @@ class Settings(BaseSettings):
         description="Seconds between two looks of the operator at everything, whatever happens: "
         "what was changed in RabbitMQ by hand is mended then.",
     )
+
+
+def port_range(settings: Settings) -> range:
+    """Return the ports from which the private broker draws its own."""
+    first, last = map(int, settings.broker_ports.split("-"))
+    return range(first, last + 1)
 
 
 def password_of(settings: Settings) -> str:

@@ -25,7 +25,7 @@ from pika.connection import Parameters
 from pydantic import SecretStr
 
 from stackbus.broker.node import Description, Node
-from stackbus.clients.amqp import consumer_parameters, url_parameters
+from stackbus.clients.amqp import HEARTBEAT, consumer_parameters, url_parameters
 from stackbus.clients.management import Management
 from stackbus.clients.opensearch import OpenSearch
 from stackbus.errors import InputError, StackbusError
@@ -51,7 +51,7 @@ from stackbus.record.recorder import Recorder, RecordSettings
 from stackbus.record.storing import Storer, Storing
 from stackbus.relay.relay import Place, Relay, RelaySettings
 from stackbus.services.service import PRIORITIES, Service
-from stackbus.settings import Settings, password_of
+from stackbus.settings import Settings, password_of, port_range
 
 if TYPE_CHECKING:
     from stackbus.clients.kubernetes import Kubernetes
@@ -73,7 +73,7 @@ class Bus:
 
 
 def consumer(
-    path: Path, name: str, *, by_password: bool, plain: bool
+    path: Path, name: str, *, by_password: bool, plain: bool, heartbeat: int = HEARTBEAT
 ) -> tuple[str, list[Parameters]]:
     """Read a topic's Secret manifest: the topic, and how its consumer gets in, host by host.
 
@@ -87,7 +87,9 @@ def consumer(
     topic = creds.topic_of(secret.name)
     if topic is None:
         raise InputError(f"{path}: {secret.name!r} is not openstack-<topic>-notifications")
-    return topic, consumer_parameters(secret.data, name, by_password=by_password, plain=plain)
+    return topic, consumer_parameters(
+        secret.data, name, by_password=by_password, plain=plain, heartbeat=heartbeat
+    )
 
 
 @contextmanager
@@ -123,7 +125,14 @@ def recorders(
     """Give a recorder for each channel: a topic's Secret, log files, (URL, index) of OpenSearch."""
     channels: list[Channel] = []
     if secret is not None:
-        read = partial(consumer, secret, "stackbus record", by_password=by_password, plain=plain)
+        read = partial(
+            consumer,
+            secret,
+            "stackbus record",
+            by_password=by_password,
+            plain=plain,
+            heartbeat=settings.amqp_heartbeat,
+        )
         queues = [queue_name(read()[0], priority) for priority in PRIORITIES]
         # A batch with each process that stores, and one that fills meanwhile.
         prefetch = (settings.record_processes + 1) * settings.record_batch
@@ -173,7 +182,7 @@ def store(settings: Settings) -> FolderStore:
 
 def node(settings: Settings) -> Node:
     """Give the private node of the state folder."""
-    return Node(settings.state, settings.rabbitmq_server)
+    return Node(settings.state, settings.rabbitmq_server, port_range(settings))
 
 
 @contextmanager
@@ -359,7 +368,9 @@ def _relay_end(
 
     def parameters() -> Parameters:
         url = given.get_secret_value() if given else _first_line(file, "URL")
-        return url_parameters(url, f"stackbus relay, {side}", settings.amqp_ca)
+        return url_parameters(
+            url, f"stackbus relay, {side}", settings.amqp_ca, heartbeat=settings.amqp_heartbeat
+        )
 
     parameters()
     return parameters
