@@ -29,7 +29,7 @@ import pytest
 import yaml
 from pika.adapters.blocking_connection import BlockingChannel
 
-from stackbus.broker.node import Description, Node, Wish
+from stackbus.broker.node import Description, Node, NodeOptions
 from stackbus.broker.supervisor import Child, Supervisor
 from stackbus.clients.management import Management
 from stackbus.errors import BrokerError
@@ -205,7 +205,7 @@ def node_at(state: Path, plugins: str = "") -> Iterator[Broker]:
     ``plugins``: more RabbitMQ plugins to enable, each name after a comma.
     """
     node = Node(state, SERVER, port_range(Settings()))
-    description = node.prepare(Wish(), "openstack", "openstack-external")
+    description = node.prepare(NodeOptions(), "openstack", "openstack-external")
     enabled = state / "broker" / "enabled_plugins"
     enabled.write_text(enabled.read_text().replace("].", f"{plugins}]."))
     create_first_credentials(Settings(state=state), private_endpoint(description))
@@ -325,7 +325,7 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 def running(state: Path) -> Broker:
     """Return the private bus that runs in the state folder ``state``."""
-    description = Node(state, SERVER).described()
+    description = Node(state, SERVER).read_description()
     assert description is not None
     management = Management(description.management_url, description.username, description.password)
     return Broker(state, description, management)

@@ -50,7 +50,7 @@ def open_broker(
         with _own_management(settings) as management:
             yield _own_broker(settings, management, advertise, port_amqp, port_amqp_tls)
         return
-    description = private_node(settings).described()
+    description = private_node(settings).read_description()
     if description is None:
         raise InputError(
             f"no private bus in {settings.state}: start one with `stackbus up`, or name your own "
