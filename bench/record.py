@@ -29,6 +29,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from tests.conftest import Broker, backlog, deployment, wait_until
 from tests.recording import GOLDEN, OUTER, Recorded, copies, expose_on, relayed
 
+from stackbus.bus.names import PRIORITIES
 from stackbus.events.model import Event
 from stackbus.events.normalise import normalise
 from stackbus.expose.deployment import Queue, Topic
@@ -37,7 +38,6 @@ from stackbus.history.history import History, Layout, Prepared
 from stackbus.query.audit import Subject, story
 from stackbus.query.events import counts, listed
 from stackbus.query.filter import Filter
-from stackbus.services.service import PRIORITIES
 
 CEILOMETER = ("ceilometer==27.0.0", "setuptools<81")
 _SAMPLE = 20_000  # notifications for ceilometer, which takes its time

@@ -25,6 +25,14 @@ from pika.connection import Parameters
 from pydantic import SecretStr
 
 from stackbus.broker.node import Description, Node
+from stackbus.bus.names import (
+    PRIORITIES,
+    RECORD_TOPIC,
+    RELAY_USER,
+    TAIL_USER,
+    queue_name,
+    service_user,
+)
 from stackbus.clients.amqp import consumer_parameters, url_parameters
 from stackbus.clients.management import Management
 from stackbus.clients.opensearch import OpenSearch
@@ -36,10 +44,9 @@ from stackbus.expose.cluster.endpoint import Access
 from stackbus.expose.cluster.reconcile import Cluster
 from stackbus.expose.cluster.store import MANAGER, Objects
 from stackbus.expose.credentials import Credentials, Endpoint
-from stackbus.expose.deployment import NOTHING, RECORD_TOPIC, Deployment, Topic, load
+from stackbus.expose.deployment import NOTHING, Deployment, Topic, load
 from stackbus.expose.dropin import drop_in
 from stackbus.expose.secrets import NAMESPACE, FolderStore, parse_manifest
-from stackbus.expose.topology import queue_name
 from stackbus.files import locked, write_private
 from stackbus.history.engine import opened
 from stackbus.history.history import History, Layout
@@ -49,8 +56,8 @@ from stackbus.record.channels.log import LogChannel
 from stackbus.record.channels.opensearch import OpenSearchChannel
 from stackbus.record.recorder import Recorder, RecordSettings
 from stackbus.record.storing import Storer, Storing
-from stackbus.relay.relay import Place, Relay, RelaySettings
-from stackbus.services.service import PRIORITIES, Service
+from stackbus.relay.relay import ParametersFactory, Relay, RelaySettings
+from stackbus.services.service import Service
 from stackbus.settings import Settings, password_of
 
 if TYPE_CHECKING:
@@ -84,7 +91,7 @@ def consumer(
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     secret = parse_manifest(text, str(path))
-    topic = creds.topic_of(secret.name)
+    topic = creds.topic_of_secret(secret.name)
     if topic is None:
         raise InputError(f"{path}: {secret.name!r} is not openstack-<topic>-notifications")
     return topic, consumer_parameters(secret.data, name, by_password=by_password, plain=plain)
@@ -291,7 +298,7 @@ def carry_out(
 def first_credentials(settings: Settings, endpoint: Endpoint) -> None:
     """Make the CA and the server's certificate, which a node needs before its first start."""
     kept = store(settings)
-    credentials = creds.renewed(
+    credentials = creds.prepare_credentials(
         kept,
         NOTHING,
         {},
@@ -322,7 +329,7 @@ def service_drop_in(
     settings: Settings, where: Bus, service: Service, notification_format: str
 ) -> str:
     """Print the drop-in of a service, for its own user on this bus."""
-    url = _url(settings, where, f"stackbus.service.{service.name}", settings.inner_vhost)
+    url = _url(settings, where, service_user(service.name), settings.inner_vhost)
     return drop_in(
         service, url.replace("amqp", "rabbit", 1), notification_format=notification_format
     )
@@ -330,7 +337,7 @@ def service_drop_in(
 
 def tail_parameters(settings: Settings, where: Bus) -> list[Parameters]:
     """Say how ``tail`` gets in: as a user that may only look."""
-    url = _url(settings, where, creds.TAIL, settings.outer_vhost)
+    url = _url(settings, where, TAIL_USER, settings.outer_vhost)
     return [url_parameters(url, "stackbus tail", settings.amqp_ca)]
 
 
@@ -352,10 +359,10 @@ def relay(settings: Settings) -> Relay:
 
 def _relay_end(
     settings: Settings, given: SecretStr | None, file: Path | None, side: str, vhost: str
-) -> Place:
+) -> ParametersFactory:
     if given is None and file is None:
         with bus(settings) as where:
-            given = SecretStr(_url(settings, where, creds.RELAY, vhost))
+            given = SecretStr(_url(settings, where, RELAY_USER, vhost))
 
     def parameters() -> Parameters:
         url = given.get_secret_value() if given else _first_line(file, "URL")
@@ -459,7 +466,7 @@ def _kept_endpoint(settings: Settings) -> Endpoint | None:
 
 
 def _url(settings: Settings, where: Bus, user: str, vhost: str) -> str:
-    kept = creds.kept_password(store(settings), user)
+    kept = creds.read_own_password(store(settings), user)
     if kept is None:
         raise InputError(
             f"{user} has no password in {settings.state} yet: run `stackbus apply` first"

@@ -20,15 +20,15 @@ import pytest
 from tests.conftest import Broker, Captured, deployment, exposure, golden, publish, wait_until
 from tests.proxy import Proxy
 
+from stackbus.bus.names import PRIORITIES
+from stackbus.bus.routing import matches
 from stackbus.events.envelope import decode
 from stackbus.events.scrub import Scrubber
 from stackbus.expose.apply import Exposure
 from stackbus.expose.deployment import Deployment, Queue, Topic
 from stackbus.expose.status import relay as relay_status
 from stackbus.expose.status import topics as topic_status
-from stackbus.expose.tail import matches
 from stackbus.relay.label import label
-from stackbus.services.service import PRIORITIES
 
 INNER, OUTER = "openstack", "openstack-external"
 PROBE = "probe"
@@ -361,7 +361,7 @@ def test_without_a_journal_it_holds_what_nobody_would_keep(relayed: Bus) -> None
 
 
 def test_it_waits_for_a_bus_that_is_not_there_yet(relayed: Bus) -> None:
-    relayed.broker.management.delete(("queue", INNER, "stackbus.intake"))
+    relayed.broker.management.delete("queues", INNER, "stackbus.intake")
     relayed.start_relay()
     wait_until(lambda: "relay.lost" in relayed.log())
     relayed.apply(deployment("t"))

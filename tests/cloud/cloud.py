@@ -22,8 +22,8 @@ from pathlib import Path
 import httpx
 
 from stackbus.broker.node import LOOPBACK
+from stackbus.bus.names import NOTIFICATION_TOPICS
 from stackbus.services import SERVICES
-from stackbus.services.service import NOTIFICATION_TOPICS
 from tests.cloud import catalogue
 from tests.cloud.members import Member, Process, with_needs
 from tests.cloud.place import Failed, Place

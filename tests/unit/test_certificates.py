@@ -11,17 +11,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from stackbus.bus.names import consumer_user
 from stackbus.expose import certificates as certs
 from stackbus.expose.certificates import Pair
 from stackbus.expose.credentials import (
     Endpoint,
     Generations,
-    hash_password,
-    is_password,
-    renewed,
-    username,
+    prepare_credentials,
 )
 from stackbus.expose.deployment import Deployment, Topic
+from stackbus.expose.kinds.user import hash_password, is_password
 from stackbus.expose.secrets import FolderStore
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -95,9 +94,9 @@ def test_openssl_takes_the_pairs(tmp_path: Path) -> None:
 
 
 def test_names_of_users_fit_a_certificate_and_stay_apart() -> None:
-    assert username("siem", 3) == "siem.g3"
+    assert consumer_user("siem", 3) == "siem.g3"
     long = ["x" * 229, "x" * 228, "x" * 227 + "y", "a." * 100 + "a"]
-    names = [username(topic, generation) for topic in long for generation in (1, 12)]
+    names = [consumer_user(topic, generation) for topic in long for generation in (1, 12)]
     assert len(set(names)) == len(names)
     assert all(len(name) <= 64 for name in names)
 
@@ -120,12 +119,12 @@ def test_only_what_ends_soon_is_made_anew(tmp_path: Path) -> None:
     def credentials(
         now: datetime, days: float = 397, to: Endpoint = endpoint
     ) -> dict[str, dict[str, str]]:
-        made = renewed(
+        credentials = prepare_credentials(
             store, wanted, {"b": Generations(4)}, to, now, certificate_days=days, renew_days=60
         )
-        for secret in made.secrets():
+        for secret in credentials.secrets():
             store.write(secret)
-        return {secret.name: dict(secret.data) for secret in made.secrets()}
+        return {secret.name: dict(secret.data) for secret in credentials.secrets()}
 
     first = credentials(NOW)
     assert first["openstack-b-notifications"]["username"] == "b.g4"

@@ -11,24 +11,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.test_deployment import names
 
+from stackbus.bus.names import PRIORITIES
+from stackbus.bus.routing import matches
 from stackbus.errors import BrokerError, Conflict
 from stackbus.expose.changes import Actual, Ledger, changes
-from stackbus.expose.credentials import Endpoint, Generations, Retiring, renewed
+from stackbus.expose.credentials import Endpoint, Generations, Retiring, prepare_credentials
 from stackbus.expose.deployment import Deployment, Queue, Topic
+from stackbus.expose.kinds.kind import Items
 from stackbus.expose.secrets import FolderStore
-from stackbus.expose.tail import matches
-from stackbus.expose.topology import Bus, Items, topology
-from stackbus.services.service import PRIORITIES
+from stackbus.expose.topology import BusState, topology
 from stackbus.settings import Settings
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
-BUS = Bus("openstack", "openstack-external", owns_inner=True, control_exchanges=frozenset())
+BUS = BusState("openstack", "openstack-external", owns_inner=True, control_exchanges=frozenset())
 EMPTY = Actual({}, Ledger())
 
 
-def desired(*topics: Topic, bus: Bus = BUS) -> Items:
+def desired(*topics: Topic, bus: BusState = BUS) -> Items:
     wanted = Deployment("d", "openstack", None, topics)
-    credentials = renewed(
+    credentials = prepare_credentials(
         FolderStore(Path("/nonexistent")),
         wanted,
         {},
@@ -144,7 +145,10 @@ def test_something_in_the_way_that_is_not_ours_is_a_conflict(key: tuple[str, ...
 
 
 def test_a_control_exchange_is_looked_at_and_never_changed() -> None:
-    present: Items = {("exchange", "openstack", "nova"): {"type": "topic", "durable": False}}
+    present: Items = {
+        (kind, "openstack", "nova"): {"type": "topic", "durable": False}
+        for kind in ("exchange", "control exchange")
+    }
     steps = changes(desired(), Actual(present, Ledger()))
     made = {step.key[2] for step in steps if step.kind == "control exchange"}
     assert "nova" not in made
@@ -152,7 +156,7 @@ def test_a_control_exchange_is_looked_at_and_never_changed() -> None:
 
 
 def test_on_a_bus_that_is_not_ours_no_control_exchange_is_made() -> None:
-    bus = Bus("openstack", "x", owns_inner=False, control_exchanges=frozenset({"nova"}))
+    bus = BusState("openstack", "x", owns_inner=False, control_exchanges=frozenset({"nova"}))
     items = desired(bus=bus)
     assert not [key for key in items if key[0] == "control exchange"]
     bound = {key[2] for key in items if key[0] == "binding" and key[4] == "stackbus.intake"}
@@ -179,15 +183,15 @@ def test_queues_carry_their_type_and_policies_the_rest() -> None:
 
 
 def test_a_rotation_keeps_the_last_generation_for_its_grace_time() -> None:
-    rotated = Generations().rotated(NOW, timedelta(hours=1), "hash")
+    rotated = Generations().rotate(NOW, timedelta(hours=1), "hash")
     assert rotated == Generations(2, (Retiring(1, NOW + timedelta(hours=1), "hash"),), NOW)
-    again = rotated.rotated(NOW + timedelta(minutes=1), timedelta(hours=1), "hash2")
+    again = rotated.rotate(NOW + timedelta(minutes=1), timedelta(hours=1), "hash2")
     assert [one.generation for one in again.retiring] == [1, 2]
     assert (
         again.without_expired(NOW + timedelta(minutes=60, seconds=30)).retiring
         == again.retiring[1:]
     )
-    assert again.rotated(NOW, timedelta(), "hash3") == Generations(4, (), NOW)
+    assert again.rotate(NOW, timedelta(), "hash3") == Generations(4, (), NOW)
     ledger = Ledger(frozenset({("user", "x"), ("queue", "v", "q")}), {"a": again})
     assert Ledger.from_json(ledger.to_json()) == ledger
 
@@ -202,7 +206,7 @@ def test_a_ledger_that_is_not_ours_is_refused(value: object) -> None:
 
 @pytest.mark.parametrize("value", [{}, {"vhosts": 5}, {"vhosts": [], "users": [{"name": 5}]}])
 def test_definitions_that_make_no_sense_are_refused(value: dict[str, object]) -> None:
-    with pytest.raises(BrokerError, match="make no sense"):
+    with pytest.raises(BrokerError, match="expected form"):
         Actual.from_definitions(value)
 
 

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackbus.errors import InputError, InvalidDeployment
-from stackbus.expose.deployment import EXTERNAL, Queue, Topic, filters, load, parse
+from stackbus.expose.deployment import EXTERNAL, Queue, Topic, binding_keys, load, parse
 
 GOOD: dict[str, Any] = {
     "apiVersion": "lcm.mirantis.com/v1alpha1",
@@ -226,7 +226,7 @@ def test_settings_become_values() -> None:
         read_only=True,
         queue=Queue("classic", 3 * 86400, 2**30),
     )
-    assert filters(topic, None) == (
+    assert binding_keys(topic, None) == (
         "error.keystone.p1.instance.#",
         "error.nova.p1.instance.#",
         "info.keystone.p1.instance.#",
@@ -235,8 +235,8 @@ def test_settings_become_values() -> None:
 
 
 def test_without_settings_all_passes_and_with_enabled_services_only_theirs() -> None:
-    assert filters(Topic("a"), None) == ("#",)
-    assert filters(Topic("a"), ("nova",)) == ("*.nova.*.#",)
+    assert binding_keys(Topic("a"), None) == ("#",)
+    assert binding_keys(Topic("a"), ("nova",)) == ("*.nova.*.#",)
 
 
 names = st.from_regex(r"\A[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?(\.[a-z0-9]{1,5})?\Z").filter(

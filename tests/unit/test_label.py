@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.conftest import Captured, golden
 
+from stackbus.bus.message import Label
 from stackbus.errors import Unreadable
 from stackbus.events.envelope import Notification, decode
-from stackbus.relay.label import Label, label
+from stackbus.relay.label import label
 from stackbus.services import SERVICES, emitter
 
 PLAIN = {

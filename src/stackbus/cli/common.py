@@ -15,6 +15,7 @@ from stackbus import private_bus, wiring
 from stackbus.cli.output import Format
 from stackbus.errors import InputError, StackbusError
 from stackbus.settings import Settings
+from stackbus.units import parse_duration
 
 State = Annotated[
     Path | None,
@@ -90,8 +91,6 @@ Until = Annotated[
 ]
 Output = Annotated[Format, typer.Option("-o", "--output", help="How to print the result.")]
 
-_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]+)?)(s|m|h|d|w)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 
 
@@ -133,12 +132,10 @@ def hosts(advertise: str | None) -> tuple[str, ...] | None:
 
 def duration(text: str, option: str) -> timedelta:
     """Read ``24h``. Raises InputError."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise InputError(
-            f"{option}: {text!r}: a number with a unit was expected: 30s, 10m, 24h, 7d"
-        )
-    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    try:
+        return parse_duration(text)
+    except ValueError as error:
+        raise InputError(f"{option}: {error}") from None
 
 
 def check_auth(auth: str) -> None:

@@ -15,13 +15,14 @@ import typer
 import yaml
 
 from stackbus import logs, wiring
+from stackbus.bus.names import PRIORITIES
+from stackbus.bus.routing import RoutingFilter
 from stackbus.cli import common
 from stackbus.cli.output import Format, errors, note, pipe_may_close
 from stackbus.errors import InputError
 from stackbus.expose import tail as tailing
-from stackbus.expose.deployment import service_named
-from stackbus.expose.tail import Acknowledge, End, Filter, Told
-from stackbus.services.service import PRIORITIES
+from stackbus.expose.deployment import service_name
+from stackbus.expose.tail import Acknowledge, End, Message
 
 _LINE = "{:<19}  {:<8}  {:<9}  {:<32}  {:<44}  {}"
 
@@ -89,7 +90,7 @@ def tail(
     """
     end = End()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: setattr(end, "wanted", True))
+        signal.signal(number, lambda *_: setattr(end, "is_requested", True))
     with errors():
         logs.configure()
         chosen = _filter(service, event_type, project, priority)
@@ -104,16 +105,16 @@ def tail(
             name, parameters = wiring.consumer(
                 secret, "stackbus tail", by_password=auth == "password", plain=plain
             )
-            told = tailing.consume(parameters, name, chosen, end)
+            messages = tailing.consume(parameters, name, chosen, end)
         else:
             if plain or auth != "certificate":
                 raise InputError("--auth and --plain go with --secret")
             common.require_up(settings)
             with wiring.bus(settings) as where:
                 parameters = wiring.tail_parameters(settings, where)
-            told = tailing.watch(parameters, str(topic), chosen, end)
-        with closing(told):
-            _print_all(told, limit, _printer(output))
+            messages = tailing.watch(parameters, str(topic), chosen, end)
+        with closing(messages):
+            _print_all(messages, limit, _printer(output))
 
 
 def _filter(
@@ -121,43 +122,49 @@ def _filter(
     types: list[str] | None,
     projects: list[str] | None,
     priorities: list[str] | None,
-) -> Filter:
+) -> RoutingFilter:
     names = []
     for given in services or []:
-        name = service_named(given)
+        name = service_name(given)
         if name is None:
             raise InputError(f"--service: {given!r}: no service that emits notifications")
         names.append(name)
     for given in priorities or []:
         if given not in PRIORITIES:
             raise InputError(f"--priority: {given!r}: one of {', '.join(PRIORITIES)}")
-    return Filter(tuple(names), tuple(types or ()), tuple(projects or ()), tuple(priorities or ()))
+    return RoutingFilter(
+        tuple(names), tuple(types or ()), tuple(projects or ()), tuple(priorities or ())
+    )
 
 
 def _print_all(
-    told: Iterator[tuple[Told, Acknowledge]], limit: int | None, show: Callable[[Told], None]
+    messages: Iterator[tuple[Message, Acknowledge]],
+    limit: int | None,
+    show: Callable[[Message], None],
 ) -> None:
     """Print until the end; a closed pipe is one."""
     with pipe_may_close():
-        for one, acknowledge in islice(told, limit):
-            show(one)
+        for message, acknowledge in islice(messages, limit):
+            show(message)
             sys.stdout.flush()
             acknowledge()
 
 
-def _printer(output: Format) -> Callable[[Told], None]:
+def _printer(output: Format) -> Callable[[Message], None]:
     if output is Format.json:
-        return lambda told: print(json.dumps(told.to_json()))
+        return lambda message: print(json.dumps(message.to_json()))
     if output is Format.yaml:
-        return lambda told: print("---\n" + yaml.safe_dump(told.to_json(), sort_keys=False), end="")
+        return lambda message: print(
+            "---\n" + yaml.safe_dump(message.to_json(), sort_keys=False), end=""
+        )
     print(_LINE.format("TIME", "PRIORITY", "SERVICE", "PROJECT", "TYPE", "SCRUBBED"))
     note("waiting for notifications; Ctrl-C ends")
-    return lambda told: print(_line(told))
+    return lambda message: print(_line(message))
 
 
-def _line(told: Told) -> str:
-    when = told.time.strftime("%Y-%m-%d %H:%M:%S") if told.time else "-"
-    scrubbed = ", ".join(told.scrubbed)
+def _line(message: Message) -> str:
+    when = message.time.strftime("%Y-%m-%d %H:%M:%S") if message.time else "-"
+    scrubbed = ", ".join(message.scrubbed)
     return _LINE.format(
-        when, told.priority, told.service, told.project, told.event_type, scrubbed
+        when, message.priority, message.service, message.project, message.event_type, scrubbed
     ).rstrip()

@@ -14,7 +14,6 @@ from stackbus.cli.output import Format, errors, note, progress, show, show_table
 from stackbus.errors import InputError
 from stackbus.expose import status as exposed
 from stackbus.expose.apply import Plan
-from stackbus.expose.changes import Change
 from stackbus.expose.credentials import secret_name
 from stackbus.expose.deployment import load
 from stackbus.expose.secrets import NAMESPACE, as_object, manifest
@@ -134,7 +133,7 @@ def topics(
         with wiring.bus(chosen) as where:
             found = exposed.topics(where.management, wiring.store(chosen), chosen.outer_vhost)
         if output is not Format.table:
-            show([_topic_json(topic) for topic in found], output)
+            show([topic.to_json() for topic in found], output)
             return
         rows = [
             (
@@ -220,11 +219,11 @@ def config(
 
 def _show_plan(found: Plan, output: Format, *, done: bool = False) -> None:
     if output is not Format.table:
-        show([_step_json(step) for step in found.steps], output)
+        show(found.to_json(), output)
         return
     for step in found.steps:
         detail = f"  ({step.detail})" if step.detail else ""
-        text = f"  {step.sign} {step.kind} {_step_name(step)}{detail}"
+        text = f"  {step.sign} {step.kind} {step.name}{detail}"
         stdout.print(text, style=_STYLES[step.sign], markup=False, soft_wrap=True)
     counts = {sign: sum(step.sign == sign for step in found.steps) for sign in _STYLES}
     if not found.steps:
@@ -235,52 +234,3 @@ def _show_plan(found: Plan, output: Format, *, done: bool = False) -> None:
         stdout.print(
             f"Plan: {counts['+']} to add, {counts['~']} to change, {counts['-']} to remove."
         )
-
-
-_ACTIONS = {"+": "create", "~": "update", "-": "delete"}
-
-
-def _step_json(step: Change) -> dict[str, object]:
-    return {
-        "action": "replace" if step.replace else _ACTIONS[step.sign],
-        "kind": step.kind,
-        "name": _step_name(step),
-        "vhost": step.key[1]
-        if step.kind not in ("user", "vhost", "secret", "permission")
-        else None,
-        "detail": step.detail,
-    }
-
-
-def _step_name(step: Change) -> str:
-    match step.key:
-        case ("binding", vhost, source, _, destination, routing_key, _):
-            return f"{vhost}: {source} -> {destination} [{routing_key}]"
-        case ("permission", user, vhost):
-            return f"{user} in {vhost}"
-        case ("secret", namespace, name):
-            return f"{namespace}/{name}"
-        case (_, name):
-            return name
-        case (_, vhost, *names):
-            return f"{vhost}: {' '.join(names)}"
-        case _:
-            return " ".join(step.key)
-
-
-def _topic_json(topic: exposed.TopicStatus) -> dict[str, object]:
-    expires = topic.certificate_expires
-    return {
-        "topic": topic.name,
-        "secret": topic.secret,
-        "username": topic.username,
-        "backlog": topic.backlog,
-        "consumers": topic.consumers,
-        "dropped": topic.dropped,
-        "certificate_expires": expires.isoformat() if expires else None,
-        "retiring": {name: until.isoformat() for name, until in topic.retiring.items()},
-        "queues": [
-            {"name": queue.name, "messages": queue.messages, "consumers": queue.consumers}
-            for queue in topic.queues
-        ],
-    }

@@ -7,7 +7,6 @@ plugin itself serves at ``/api/``.
 
 from __future__ import annotations
 
-import json
 import ssl
 from collections.abc import Mapping
 from pathlib import Path
@@ -100,31 +99,24 @@ class Management:
         """Write a global parameter."""
         self._request("PUT", _path("global-parameters", name), {"name": name, "value": value})
 
-    def delete(self, key: tuple[str, ...]) -> None:
-        """Delete one thing; none is no error. Deleting a user closes its connections.
+    def delete(self, *path: str) -> None:
+        """Send DELETE to ``path``, such as ``queues``, vhost, name. 404 is no error."""
+        self._request("DELETE", _path(*path))
 
-        ``key`` is (kind, vhost or user, name, ...), as ``expose/topology.py`` makes it.
-        """
-        match key:
-            case ("user", name):
-                self._request("DELETE", _path("users", name))
-                self.close_connections(name)
-            case ("permission", user, vhost):
-                self._request("DELETE", _path("permissions", vhost, user))
-            case ("vhost", name):
-                self._request("DELETE", _path("vhosts", name))
-            case ("global parameter", name):
-                self._request("DELETE", _path("global-parameters", name))
-            case ("policy", vhost, name):
-                self._request("DELETE", _path("policies", vhost, name))
-            case ("exchange", vhost, name):
-                self._request("DELETE", _path("exchanges", vhost, name))
-            case ("queue", vhost, name):
-                self._request("DELETE", _path("queues", vhost, name))
-            case ("binding", vhost, source, kind, destination, routing_key, arguments):
-                self._unbind(vhost, source, kind, destination, routing_key, arguments)
-            case _:
-                raise ValueError(f"nothing deletes a {key[0]}")
+    def delete_binding(
+        self,
+        vhost: str,
+        source: str,
+        destination_type: str,
+        destination: str,
+        routing_key: str,
+        arguments: Mapping[str, object],
+    ) -> None:
+        """Delete one binding. Its path holds a key that only RabbitMQ can compute."""
+        path = _path("bindings", vhost, "e", source, destination_type[0], destination)
+        for binding in self._list(path):
+            if (binding["routing_key"], binding["arguments"]) == (routing_key, arguments):
+                self._request("DELETE", f"{path}/{quote(str(binding['properties_key']), safe='')}")
 
     def close_connections(self, user: str) -> None:
         """Close every connection of ``user``.
@@ -175,15 +167,6 @@ class Management:
         }
         response = self._request("POST", _path("queues", vhost, queue, "get"), options)
         return _objects(_decoded(response, self.url), self.url)
-
-    def _unbind(
-        self, vhost: str, source: str, kind: str, destination: str, routing_key: str, extra: str
-    ) -> None:
-        arguments = json.loads(extra) if extra else {}
-        path = _path("bindings", vhost, "e", source, kind[0], destination)
-        for binding in self._list(path):
-            if (binding["routing_key"], binding["arguments"]) == (routing_key, arguments):
-                self._request("DELETE", f"{path}/{quote(str(binding['properties_key']), safe='')}")
 
     def _list(self, path: str) -> list[dict[str, object]]:
         return _objects(self._json(path), self.url)

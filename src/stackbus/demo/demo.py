@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackbus import private_bus, wiring
+from stackbus.bus.routing import RoutingFilter
 from stackbus.clients.amqp import consumer_parameters
 from stackbus.demo import openstack
 from stackbus.errors import StackbusError
@@ -25,7 +26,7 @@ from stackbus.expose import tail
 from stackbus.expose.credentials import secret_name
 from stackbus.expose.deployment import Deployment, Topic
 from stackbus.expose.secrets import NAMESPACE
-from stackbus.expose.tail import Told
+from stackbus.expose.tail import Message
 from stackbus.services import BY_NAME
 from stackbus.settings import Settings
 
@@ -47,7 +48,7 @@ class Consumer:
 
     topic: str
     way_in: str
-    told: list[Told] = field(default_factory=list)
+    told: list[Message] = field(default_factory=list)
     failure: Exception | None = None
     end: tail.End = field(default_factory=tail.End)
 
@@ -59,7 +60,9 @@ class Consumer:
             secret.data, f"demo, {self.topic}", by_password=by_password, plain=by_password
         )
         try:
-            with closing(tail.consume(parameters, self.topic, tail.Filter(), self.end)) as arriving:
+            with closing(
+                tail.consume(parameters, self.topic, RoutingFilter(), self.end)
+            ) as arriving:
                 for one, acknowledge in arriving:
                     self.told.append(one)
                     acknowledge()
@@ -127,7 +130,7 @@ def _run(
         _wait_for_the_last(consumers)
     finally:
         for consumer in consumers:
-            consumer.end.wanted = True
+            consumer.end.is_requested = True
         for thread in threads:
             thread.join(10)
         cloud.stop()
@@ -146,7 +149,7 @@ def _wait_for_the_last(consumers: list[Consumer]) -> None:
 
 
 def _compared(consumers: list[Consumer]) -> list[Row]:
-    seen: dict[str, Told] = {}
+    seen: dict[str, Message] = {}
     for consumer in consumers:
         for told in consumer.told:
             seen.setdefault(told.message_id, told)
@@ -167,7 +170,7 @@ def _compared(consumers: list[Consumer]) -> list[Row]:
     return rows
 
 
-def _outcome(told: Told) -> str:
+def _outcome(told: Message) -> str:
     """Read CADF's outcome, where there is one: it is what tells a failed login."""
     notification = told.notification()
     payload = notification.get("payload") if isinstance(notification, dict) else None

@@ -14,6 +14,7 @@ from functools import lru_cache
 
 import msgspec
 
+from stackbus.bus.routing import parse_priority
 from stackbus.errors import Unreadable
 from stackbus.events import audit
 from stackbus.events.actions import EXISTS, NO_PHASE, PHASES, SYNONYMS
@@ -22,7 +23,6 @@ from stackbus.events.model import Event
 from stackbus.services import BY_NAME, emitter
 from stackbus.services.neutron import NEUTRON
 from stackbus.services.service import (
-    PRIORITIES,
     SHARED_EXCHANGE,
     Payload,
     Resource,
@@ -229,9 +229,8 @@ def _split(
 
 
 def _priority(told_priority: str) -> str:
-    priority = told_priority.lower()
-    priority = "warn" if priority == "warning" else priority
-    if priority not in PRIORITIES:
+    priority = parse_priority(told_priority)
+    if priority is None:
         raise Unreadable("no notification: its priority is none of oslo.messaging's seven")
     return priority
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
+from stackbus.bus.names import PRIORITIES
 from stackbus.errors import InputError
 from stackbus.events.actions import NO_PHASE, OUTCOMES, PHASES
 from stackbus.services import BY_NAME, SERVICES
-from stackbus.services.service import PRIORITIES
+from stackbus.units import parse_duration
 
 FIELDS = (
     "id", "service", "type", "action", "phase", "outcome", "priority", "publisher", "host",
@@ -31,8 +32,6 @@ _WORDS = {
 }
 """Fields with few values: another word would find nothing, and look like an answer."""
 
-_BEFORE = re.compile(r"-([0-9]{1,9}(?:\.[0-9]+)?)(s|m|h|d|w)")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 Conditions = tuple[list[str], dict[str, Any]]
@@ -132,8 +131,8 @@ def moment(text: str, option: str, now: datetime) -> datetime:
     Raises InputError.
     """
     try:
-        if match := _BEFORE.fullmatch(text):
-            return max(_FIRST, now - timedelta(**{_UNITS[match[2]]: float(match[1])}))
+        if text.startswith("-"):
+            return max(_FIRST, now - parse_duration(text[1:]))
         found = datetime.fromisoformat(text)
         found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
     except (ValueError, OverflowError):

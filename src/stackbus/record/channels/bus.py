@@ -15,10 +15,11 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.connection import Parameters
 from pika.spec import Basic, BasicProperties
 
+from stackbus.bus.message import is_relayed
+from stackbus.bus.routing import UNKNOWN
 from stackbus.clients.amqp import connected
 from stackbus.errors import BrokerError
 from stackbus.record.channel import Delivery
-from stackbus.services.service import UNKNOWN
 
 BUS = "bus"
 
@@ -80,8 +81,7 @@ class _Consumer:
                 body=body,
                 received=datetime.now(UTC),
                 service="" if service == UNKNOWN else service,
-                # The services set neither (FACTS); only the relay may publish on the outer bus.
-                scrubbed=bool(properties.app_id and properties.type),
+                scrubbed=is_relayed(properties),
                 mark=method.delivery_tag,
             )
         )
