@@ -14,13 +14,14 @@ import click
 import typer
 
 from stackbus import metrics
+from stackbus.bus.names import NOTIFICATION_TOPICS, PRIORITIES
 from stackbus.cli.app import app
 from stackbus.events import scrub
 from stackbus.events.actions import ACTIONS, NO_PHASE, PHASES
 from stackbus.events.model import FIELDS
 from stackbus.events.normalise import normalise
 from stackbus.services import SERVICES
-from stackbus.services.service import NOTIFICATION_TOPICS, PRIORITIES, SHARED_EXCHANGE, actor
+from stackbus.services.service import SHARED_EXCHANGE, actor
 from stackbus.settings import Settings
 
 ROOT = Path(__file__).parent.parent

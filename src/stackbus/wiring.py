@@ -33,6 +33,7 @@ from stackbus.bus.names import (
     queue_name,
     service_user,
 )
+from stackbus.bus.url import amqp_url
 from stackbus.clients.amqp import consumer_parameters, url_parameters
 from stackbus.clients.management import Management
 from stackbus.clients.opensearch import OpenSearch
@@ -471,7 +472,5 @@ def _url(settings: Settings, where: Bus, user: str, vhost: str) -> str:
         raise InputError(
             f"{user} has no password in {settings.state} yet: run `stackbus apply` first"
         )
-    return (
-        f"{where.amqp_scheme}://{quote(user, safe='')}:{quote(kept, safe='')}@{where.amqp_host}"
-        f":{where.amqp_port}/{quote(vhost, safe='')}"
-    )
+    base = f"{where.amqp_scheme}://{where.amqp_host}:{where.amqp_port}"
+    return amqp_url(base, user, kept, vhost)

@@ -277,7 +277,7 @@ FILES: list[tuple[bytes, str]] = [
     (b"a: \x00b", "special characters"),
     (b"a: [1, 2", "line 1"),
     (b"a: b: c", "line 1"),
-    (b"a: 1\na: 2\n", "stands twice"),
+    (b"a: 1\na: 2\n", "occurs twice"),
     (b"!!python/object/apply:os.system ['touch /tmp/owned']", "python/object"),
     (b"a: !!python/name:os.system", "python/name"),
     (b"a: 1\n---\nb: 2\n", "2 documents"),
