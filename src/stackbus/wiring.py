@@ -46,7 +46,7 @@ from stackbus.expose.cluster.reconcile import Cluster
 from stackbus.expose.cluster.store import MANAGER, Objects
 from stackbus.expose.credentials import Credentials, Endpoint
 from stackbus.expose.deployment import NOTHING, Deployment, Topic, load
-from stackbus.expose.dropin import drop_in
+from stackbus.expose.dropin import render_drop_in
 from stackbus.expose.secrets import NAMESPACE, FolderStore, parse_manifest
 from stackbus.files import locked, write_private
 from stackbus.history.engine import opened
@@ -331,7 +331,7 @@ def service_drop_in(
 ) -> str:
     """Print the drop-in of a service, for its own user on this bus."""
     url = _url(settings, where, service_user(service.name), settings.inner_vhost)
-    return drop_in(
+    return render_drop_in(
         service, url.replace("amqp", "rabbit", 1), notification_format=notification_format
     )
 

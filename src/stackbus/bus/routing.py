@@ -106,7 +106,7 @@ def short_string(text: str) -> str:
 def _match_words(pattern: list[str], words: list[str]) -> bool:
     if not pattern:
         return not words
-    head, rest = pattern[0], pattern[1:]
+    head, tail = pattern[0], pattern[1:]
     if head == "#":
-        return any(_match_words(rest, words[skip:]) for skip in range(len(words) + 1))
-    return bool(words) and head in ("*", words[0]) and _match_words(rest, words[1:])
+        return any(_match_words(tail, words[skip:]) for skip in range(len(words) + 1))
+    return bool(words) and head in ("*", words[0]) and _match_words(tail, words[1:])

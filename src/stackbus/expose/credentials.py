@@ -105,7 +105,7 @@ class Credentials:
         Each topic has two: the original among the administrator's, and the copy that the consumer
         reads. If the copy is edited or deleted, the next apply restores it.
         """
-        own = (
+        own_secrets = (
             Secret(OWN_NAMESPACE, CA_SECRET, _pair_data(self.ca)),
             Secret(
                 OWN_NAMESPACE,
@@ -114,7 +114,7 @@ class Credentials:
             ),
             Secret(OWN_NAMESPACE, USERS_SECRET, self.own_passwords),
         )
-        return own + tuple(
+        return own_secrets + tuple(
             self._consumer_secret(consumer, namespace)
             for namespace in (OWN_NAMESPACE, NAMESPACE)
             for consumer in self.consumers

@@ -506,29 +506,31 @@ def _reference_mistakes(
     if len(names) > MAX_TOPICS:
         mend = f"at most {MAX_TOPICS} topics"
         yield Mistake(f"{EXTERNAL}.topics", f"{len(names)} topics", mend)
-    first: dict[str, int] = {}
+    first_index: dict[str, int] = {}
     for index, name in enumerate(names):
         if not isinstance(name, str):
             continue
         path = f"{EXTERNAL}.topics[{index}]"
-        if name in first:
-            yield Mistake(path, _show(name), f"the same as topics[{first[name]}]: list it once")
-        first.setdefault(name, index)
-        owner, _, last = name.rpartition(".")
-        if last in PRIORITIES and owner in names:
+        if name in first_index:
+            yield Mistake(
+                path, _show(name), f"the same as topics[{first_index[name]}]: list it once"
+            )
+        first_index.setdefault(name, index)
+        owner, _, word = name.rpartition(".")
+        if word in PRIORITIES and owner in names:
             yield Mistake(
                 path,
                 _show(name),
-                f"is the name of a queue of topic {owner}: choose another, such as {owner}-{last}",
+                f"is the name of a queue of topic {owner}: choose another, such as {owner}-{word}",
             )
     settings = external.get("settings")
     if not isinstance(settings, Mapping):
         return
     for topic, topic_settings in settings.items():
         path = f"{EXTERNAL}.settings.{topic}"
-        if topic not in first:
+        if topic not in first_index:
             yield Mistake(
-                path, _show(topic), "no such topic in topics" + _did_you_mean(topic, first)
+                path, _show(topic), "no such topic in topics" + _did_you_mean(topic, first_index)
             )
         services = topic_settings.get("services") if isinstance(topic_settings, Mapping) else None
         for index, name in enumerate(services if isinstance(services, list) else []):

@@ -25,7 +25,7 @@ from stackbus.expose.changes import Ledger
 from stackbus.expose.credentials import secret_name
 from stackbus.expose.secrets import NAMESPACE, SecretStore
 
-_MOST_DROPPED = 10_000
+_MAX_DROPPED = 10_000
 """Dropped notifications that are counted at most; where there are more, counts are minimums."""
 
 
@@ -112,7 +112,7 @@ def topics(broker: StatusApi, store: SecretStore, outer_vhost: str) -> tuple[Top
     """Return the status of each topic, ordered by name."""
     ledger = Ledger.from_json(broker.global_parameter(LEDGER_PARAMETER))
     queues = {str(queue["name"]): queue for queue in broker.queues(outer_vhost)}
-    dropped = _dropped(broker, outer_vhost, queues.get(DROPPED, {}))
+    dropped = _count_dropped(broker, outer_vhost, queues.get(DROPPED, {}))
     statuses = []
     for name, generations in sorted(ledger.topics.items()):
         secret = store.read(NAMESPACE, secret_name(name))
@@ -162,9 +162,9 @@ def wait_for_relay(broker: StatusApi, inner_vhost: str, pause: Callable[[], bool
     return True
 
 
-def _dropped(broker: StatusApi, vhost: str, queue: Mapping[str, object]) -> Counter[str]:
+def _count_dropped(broker: StatusApi, vhost: str, queue: Mapping[str, object]) -> Counter[str]:
     """Return the dropped notifications by the queue that dropped them (RabbitMQ's x-death)."""
-    count = min(_count(queue, "messages"), _MOST_DROPPED)
+    count = min(_count(queue, "messages"), _MAX_DROPPED)
     dropped: Counter[str] = Counter()
     for message in broker.peek(vhost, DROPPED, count) if count else ():
         properties = message.get("properties")

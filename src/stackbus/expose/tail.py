@@ -109,13 +109,13 @@ def consume(
 
 
 def _deliveries(source: Consumer, end: End) -> Iterator[AmqpDelivery]:
-    last = time.monotonic()
+    last_arrival = time.monotonic()
     while not end.is_requested:
         deliveries = source.receive(_POLL_SECONDS)
         yield from deliveries
         if deliveries:
-            last = time.monotonic()
-        elif end.idle is not None and time.monotonic() - last >= end.idle:
+            last_arrival = time.monotonic()
+        elif end.idle is not None and time.monotonic() - last_arrival >= end.idle:
             return
 
 

@@ -175,12 +175,12 @@ def _own_users(credentials: Credentials, bus: BusState) -> Iterator[Item]:
 
     for service in SERVICES:
         name = names.service_user(service.name)
-        own = re.escape(service.exchange)
+        exchange_pattern = re.escape(service.exchange)
         # Binding the default queues takes write on them and read on the exchange. Nobody may
         # read the queues themselves.
-        declared = f"^({own}|{_DEFAULT_QUEUES})$"
+        declared = f"^({exchange_pattern}|{_DEFAULT_QUEUES})$"
         yield user.item(name, {"password": passwords[name]})
-        yield permission.item(name, bus.inner, declared, declared, f"^{own}$")
+        yield permission.item(name, bus.inner, declared, declared, f"^{exchange_pattern}$")
 
 
 def _topic(
@@ -216,8 +216,8 @@ def _consumer(
     else:
         # Declaring again takes configure. Binding again takes write on the queue and read on the
         # exchange. Write on the exchange is never given, so nothing can be published.
-        both = rf"^{re.escape(topic.name)}(\.{_ANY_PRIORITY})?$"
-        yield permission.item(username, bus.outer, both, queues, both)
+        exchange_and_queues = rf"^{re.escape(topic.name)}(\.{_ANY_PRIORITY})?$"
+        yield permission.item(username, bus.outer, exchange_and_queues, queues, exchange_and_queues)
 
 
 def _queues_of(topic: str) -> str:

@@ -372,11 +372,11 @@ class _Session:
         """
         if not exchanges or self._is_over or not self._inner_connection.is_open:
             return
-        exchange, *others = exchanges
+        exchange, *remaining = exchanges
 
         def bind(channel: Channel) -> None:
-            # An exchange that does not exist closes the channel; the others follow in any case.
-            channel.add_on_close_callback(lambda *_: self._bind(others))
+            # An exchange that does not exist closes the channel; the remaining follow in any case.
+            channel.add_on_close_callback(lambda *_: self._bind(remaining))
             for topic in NOTIFICATION_TOPICS:
                 channel.queue_bind(INTAKE, exchange, f"{topic}.*")
             channel.close()
