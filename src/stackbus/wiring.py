@@ -21,7 +21,6 @@ from urllib.parse import quote, urlsplit
 from uuid import uuid4
 
 import yaml
-from pika.connection import Parameters
 from pydantic import SecretStr
 
 from stackbus.broker.node import Description, Node
@@ -34,7 +33,7 @@ from stackbus.bus.names import (
     service_user,
 )
 from stackbus.bus.url import amqp_url
-from stackbus.clients.amqp import consumer_parameters, url_parameters
+from stackbus.clients.amqp import Parameters, consumer_parameters, url_parameters
 from stackbus.clients.management import Management
 from stackbus.clients.opensearch import OpenSearch
 from stackbus.errors import InputError, StackbusError

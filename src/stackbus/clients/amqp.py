@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pika
+import pika.connection
 import pika.exceptions
 import structlog
-from pika.connection import Parameters
 from pika.credentials import ExternalCredentials
 
 from stackbus.errors import BrokerError, BrokerUnreachable, InputError, StackbusError
@@ -26,6 +26,9 @@ _TIMEOUT = 10.0  # seconds, for a connection to be opened
 _HEARTBEAT = 30  # seconds
 
 log = structlog.get_logger()
+
+Parameters = pika.connection.Parameters
+"""How to connect to one host of RabbitMQ."""
 
 P = TypeVar("P", bound=Parameters)
 

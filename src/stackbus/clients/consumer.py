@@ -11,10 +11,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from pika.adapters.blocking_connection import BlockingChannel
-from pika.connection import Parameters
 from pika.spec import Basic, BasicProperties
 
-from stackbus.clients.amqp import connected
+from stackbus.clients.amqp import Parameters, connected
 from stackbus.errors import BrokerError
 
 

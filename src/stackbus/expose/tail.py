@@ -14,12 +14,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from pika.connection import Parameters
-
 from stackbus.bus.message import scrubbed_paths
 from stackbus.bus.names import PRIORITIES, queue_name
 from stackbus.bus.routing import RoutingFilter, RoutingKey
 from stackbus.clients import consumer
+from stackbus.clients.amqp import Parameters
 from stackbus.clients.consumer import AmqpDelivery, Consumer
 
 Acknowledge = Callable[[], None]

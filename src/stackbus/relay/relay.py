@@ -22,7 +22,6 @@ import pika.exceptions
 import structlog
 from pika.adapters.select_connection import IOLoop
 from pika.channel import Channel
-from pika.connection import Parameters
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 from prometheus_client import Counter
@@ -36,7 +35,7 @@ from stackbus.bus.names import (
     QUARANTINE,
 )
 from stackbus.bus.routing import UNKNOWN
-from stackbus.clients.amqp import BatchingConnection, explained
+from stackbus.clients.amqp import BatchingConnection, Parameters, explained
 from stackbus.errors import StackbusError, Unreadable
 from stackbus.events.envelope import decode
 from stackbus.events.scrub import Scrubbed, Scrubber
