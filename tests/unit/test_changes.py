@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from tests.unit.test_deployment import names
 
 from stackbus.bus.names import PRIORITIES
-from stackbus.bus.routing import matches
 from stackbus.errors import BrokerError, Conflict
 from stackbus.expose.changes import Actual, Ledger, changes
 from stackbus.expose.credentials import Endpoint, Generations, Retiring, prepare_credentials
@@ -208,22 +207,3 @@ def test_a_ledger_that_is_not_ours_is_refused(value: object) -> None:
 def test_definitions_that_make_no_sense_are_refused(value: dict[str, object]) -> None:
     with pytest.raises(BrokerError, match="expected form"):
         Actual.from_definitions(value)
-
-
-@pytest.mark.parametrize(
-    ("pattern", "event_type", "same"),
-    [
-        ("#", "a.b.c", True),
-        ("instance.#", "instance.create.end", True),
-        ("instance.#", "instance", True),
-        ("instance.*", "instance.create.end", False),
-        ("*.create.*", "instance.create.end", True),
-        ("#.end", "instance.create.end", True),
-        ("#.create.#", "a.create", True),
-        ("volume.#", "instance.create", False),
-        ("a.#.b.#", "a.x.b", True),
-        ("", "a", False),
-    ],
-)
-def test_patterns_match_as_a_topic_exchange_does(pattern: str, event_type: str, same: bool) -> None:
-    assert matches(pattern, event_type) is same
