@@ -21,7 +21,7 @@ from stackbus.events.actions import ACTIONS, NO_PHASE, PHASES
 from stackbus.events.model import FIELDS
 from stackbus.events.normalise import normalise
 from stackbus.services import SERVICES
-from stackbus.services.service import SHARED_EXCHANGE, actor
+from stackbus.services.service import SHARED_EXCHANGE
 from stackbus.settings import Settings
 
 ROOT = Path(__file__).parent.parent
@@ -109,8 +109,8 @@ def metric() -> str:
 
 def outer_bus() -> str:
     """Routing key, properties and scrubbing, as consumers meet them."""
-    names = ", ".join(f"`{name}`" for name in scrub.TELLING_NAMES)
-    endings = ", ".join(f"`{ending}`" for ending in scrub.HARMLESS_ENDINGS)
+    names = ", ".join(f"`{name}`" for name in scrub.SENSITIVE_NAMES)
+    endings = ", ".join(f"`{ending}`" for ending in scrub.HARMLESS_SUFFIXES)
     secrets = "; ".join(
         f"`{field}` in `{prefix}.*`" for one in SERVICES for prefix, field in one.secrets
     )
@@ -211,10 +211,10 @@ def events() -> str:
             event_type, payload = str(notification["event_type"]), notification["payload"]
             event = normalise(path.read_bytes(), "bus", datetime.now(UTC), service.name)[0]
             kinds[event_type] = event.resource_type, event.action
-            told = [False, False, actor(notification) is not None]
+            told = [False, False, bool(event.user_id)]
             if isinstance(payload, Mapping):
-                told[0] = service.resource(event_type, payload) is not None
-                told[1] = service.project(event_type, payload) is not None
+                told[0] = bool(service.read_resource_id(event_type, payload))
+                told[1] = bool(service.read_project_id(event_type, payload))
             priority = str(notification["priority"]).lower()
             rows[event_type, _format(payload)].append((priority, told))
         for (event_type, form), some in sorted(rows.items()):

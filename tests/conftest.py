@@ -27,7 +27,7 @@ import yaml
 from pika.adapters.blocking_connection import BlockingChannel
 
 from stackbus import wiring
-from stackbus.broker.node import Description, Node, Wish
+from stackbus.broker.node import Description, Node, NodeOptions
 from stackbus.broker.supervisor import Child, Supervisor
 from stackbus.clients.management import Management
 from stackbus.errors import BrokerError
@@ -156,7 +156,7 @@ def bare(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 def node_at(state: Path, plugins: str = "") -> Iterator[Broker]:
     """Run a node with nothing of stackbus on it, with its files in ``state``, and more plugins."""
     node = Node(state, SERVER)
-    description = node.prepare(Wish(), "openstack", "openstack-external")
+    description = node.prepare(NodeOptions(), "openstack", "openstack-external")
     enabled = state / "broker" / "enabled_plugins"
     enabled.write_text(enabled.read_text().replace("].", f"{plugins}]."))
     wiring.first_credentials(Settings(state=state), wiring.endpoint_of(description))
@@ -276,7 +276,7 @@ def bus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 
 def running(state: Path) -> Broker:
     """Give the bus that runs in ``state``."""
-    description = Node(state, SERVER).described()
+    description = Node(state, SERVER).read_description()
     assert description is not None
     management = Management(description.management_url, description.username, description.password)
     return Broker(state, description, management)

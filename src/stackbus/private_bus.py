@@ -23,7 +23,7 @@ from pathlib import Path
 import structlog
 
 from stackbus import wiring
-from stackbus.broker.node import Description, Wish
+from stackbus.broker.node import Description, NodeOptions
 from stackbus.broker.supervisor import Child, Supervisor
 from stackbus.errors import BrokerError, BrokerUnreachable, StackbusError
 from stackbus.expose import status
@@ -43,7 +43,7 @@ log = structlog.get_logger()
 
 def run(
     settings: Settings,
-    wish: Wish,
+    wish: NodeOptions,
     deployment: Deployment | None,
     progress: Progress,
     ready: Callable[[Description], None],
@@ -181,7 +181,7 @@ def wait_until_answering(settings: Settings, wants_stop: Callable[[], bool]) -> 
 
 def _start(
     settings: Settings,
-    wish: Wish,
+    wish: NodeOptions,
     deployment: Deployment | None,
     supervisor: Supervisor,
     progress: Progress,
@@ -243,10 +243,10 @@ def _start(
     return description
 
 
-def _prepared(settings: Settings, wish: Wish) -> Description:
+def _prepared(settings: Settings, wish: NodeOptions) -> Description:
     """Write the node's files; wait for the ports if the last node is still on its way out."""
     node = wiring.node(settings)
-    known = node.described() is not None
+    known = node.read_description() is not None
     end = time.monotonic() + _PORTS_SECONDS
     while True:
         try:

@@ -98,12 +98,12 @@ class Settings(BaseSettings):
     )
     scrub_names: list[str] = Field(
         default=[],
-        description="More telling names, as a JSON list: a value under a name that contains one "
+        description="More sensitive names, as a JSON list: a value under a name that contains one "
         'is scrubbed. Example: `["licence_key"]`.',
     )
     scrub_shapes: list[str] = Field(
         default=[],
-        description="More telling shapes, as a JSON list of regular expressions: what matches, "
+        description="More secret patterns, as a JSON list of regular expressions: what matches, "
         "anywhere in a value, is scrubbed. Costs the relay speed: each one is run on each body.",
     )
     relay_prefetch: int = Field(

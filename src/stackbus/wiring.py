@@ -198,7 +198,7 @@ def bus(
         with _own_broker(settings) as management:
             yield _own_bus(settings, management, advertise, ports)
         return
-    description = node(settings).described()
+    description = node(settings).read_description()
     if description is None:
         raise InputError(
             f"no bus in {settings.state}: start one with `stackbus up`, or name your own with "

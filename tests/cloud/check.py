@@ -239,7 +239,7 @@ def _resource(one: Sent) -> str | None:
     service = BY_NAME.get(one.exchange)
     if service is None or not isinstance(payload, Mapping):
         return None
-    return service.resource(notification["event_type"], payload)
+    return service.read_resource_id(notification["event_type"], payload)
 
 
 def _service(call: Mapping[str, Any]) -> str:

@@ -24,7 +24,7 @@ from oslo_messaging.notify import messaging
 from tests.conftest import golden
 
 from stackbus.errors import Unreadable
-from stackbus.events.envelope import told
+from stackbus.events.envelope import decode_with_context
 from stackbus.events.normalise import normalise
 from stackbus.record.channels.lines import is_told, notification_in_line
 
@@ -191,13 +191,13 @@ def test_what_stands_behind_the_message_is_left_out() -> None:
         b'{"message_id": "m", "event_type": "image.update", "priority": "INFO", '
         b'"timestamp": "2026-01-01 00:00:00", "payload": {"id": "i"}} /usr/lib/x.py:42\x1b[0m'
     )
-    assert told(notification_in_line(line)).message_id == "m"
+    assert decode_with_context(notification_in_line(line)).message_id == "m"
     failed = (
         b"ERROR oslo_messaging.notify.messaging [-] Could not send notification to notifications. "
         b"Payload={'message_id': 'm', 'event_type': 'image.update', 'priority': 'INFO', "
         b"'timestamp': '2026-01-01 00:00:00', 'payload': {'id': 'i'}} /usr/lib/x.py:42"
     )
-    assert told(notification_in_line(failed)).message_id == "m"
+    assert decode_with_context(notification_in_line(failed)).message_id == "m"
 
 
 @pytest.mark.parametrize(

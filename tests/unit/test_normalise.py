@@ -229,10 +229,10 @@ def test_the_unknown_stays_whole() -> None:
 @pytest.mark.parametrize(
     ("members", "reason"),
     [
-        ({"timestamp": "yesterday"}, "its timestamp is none"),
+        ({"timestamp": "yesterday"}, "its timestamp is not a time"),
         ({"timestamp": "0001-01-01 00:00:00"}, "its timestamp is before 1970"),
         ({"timestamp": "9999-12-31 23:59:59"}, "its timestamp is before 1970 or after 2199"),
-        ({"timestamp": "9999-12-31T23:59:59-12:00"}, "its timestamp is none"),
+        ({"timestamp": "9999-12-31T23:59:59-12:00"}, "its timestamp is not a time"),
         ({"timestamp": None}, "no notification"),
         ({"priority": "LOUD"}, "none of oslo.messaging's seven"),
         ({"event_type": ""}, "must not be empty"),

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from stackbus.bus.routing import RoutingFilter, RoutingKey, matches, parse_priority
+from stackbus.bus.routing import RoutingFilter, RoutingKey, matches
 
 KEY = RoutingKey("info", "nova", "p1", "instance.create.end")
 WORDS = st.text("ab", min_size=1, max_size=2)
@@ -27,14 +27,6 @@ def test_a_long_key_is_cut_at_the_end_of_a_character() -> None:
     text = str(RoutingKey("info", "nova", "-", "é" * 300))
     assert len(text.encode()) in {254, 255}
     assert text.endswith("é")
-
-
-@pytest.mark.parametrize(
-    ("text", "priority"),
-    [("INFO", "info"), ("Warning", "warn"), ("warn", "warn"), ("loud", None), ("", None)],
-)
-def test_a_priority_becomes_the_word_of_its_queue(text: str, priority: str | None) -> None:
-    assert parse_priority(text) == priority
 
 
 @pytest.mark.parametrize(

@@ -182,7 +182,7 @@ def test_what_is_too_deep_to_search_is_not_let_through() -> None:
 
 
 def test_the_lists_can_be_extended() -> None:
-    extended = Scrubber(names=["Licence-Key"], shapes=[r"SN-\d{4}"])
+    extended = Scrubber(names=["Licence-Key"], patterns=[r"SN-\d{4}"])
     body = notification({"licence_key": "L", "note": "serial SN-1234", "id": "1"})
     found = extended.scrub(body, "x")
     assert json.loads(bytes(decode(found.body).payload)) == {
@@ -330,7 +330,7 @@ CANARY = "c4n4ry-Zx3q"
     ],
 )
 def test_what_is_not_whole_keeps_no_secret_under_a_telling_name(data: str) -> None:
-    masked = SCRUBBER.without_secrets(data.encode())
+    masked = SCRUBBER.mask_secrets(data.encode())
     assert CANARY.encode() not in masked
     assert MASK.encode() in masked
 
@@ -346,18 +346,18 @@ def test_what_is_not_whole_keeps_no_secret_under_a_telling_name(data: str) -> No
     ],
 )
 def test_what_holds_no_secret_stays_byte_for_byte(data: bytes) -> None:
-    assert SCRUBBER.without_secrets(data) == data
+    assert SCRUBBER.mask_secrets(data) == data
 
 
 def test_a_shape_is_masked_between_any_bytes() -> None:
     data = b"\xff\x00" + FERNET.encode() + b"\x00\xfe"
-    assert SCRUBBER.without_secrets(data) == b"\xff\x00***\x00\xfe"
+    assert SCRUBBER.mask_secrets(data) == b"\xff\x00***\x00\xfe"
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_searched_without_an_error(data: bytes) -> None:
-    SCRUBBER.without_secrets(data)
+    SCRUBBER.mask_secrets(data)
 
 
 @pytest.mark.parametrize("value", ['"}' + CANARY, '",' + CANARY, '"]' + CANARY, '\\"},' + CANARY])

@@ -11,8 +11,6 @@ import re
 from dataclasses import dataclass
 from itertools import product
 
-from stackbus.bus.names import PRIORITIES
-
 UNKNOWN = "-"
 """The word for a service or a project that the relay cannot tell."""
 
@@ -83,13 +81,6 @@ class RoutingFilter:
                 self.event_types or ("#",),
             )
         )
-
-
-def parse_priority(text: str) -> str | None:
-    """Return the word of a notification's priority, or None if it is not oslo.messaging's."""
-    priority = text.lower()
-    priority = "warn" if priority == "warning" else priority
-    return priority if priority in PRIORITIES else None
 
 
 def matches(pattern: str, event_type: str) -> bool:

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from stackbus import logs, private_bus, wiring
-from stackbus.broker.node import Description, Wish
+from stackbus.broker.node import Description, NodeOptions
 from stackbus.cli import common
 from stackbus.cli.output import Format, errors, note, progress, show, show_table
 from stackbus.errors import InputError
@@ -56,7 +56,7 @@ def up(
         logs.configure()
         chosen = common.settings(state)
         _refuse_own_broker(chosen)
-        wish = Wish(listen, port_amqp, port_amqp_tls, common.hosts(advertise))
+        wish = NodeOptions(listen, port_amqp, port_amqp_tls, common.hosts(advertise))
         deployment = load(filename) if filename else None
         if not detach:
             with ExitStack() as starting:
@@ -115,7 +115,7 @@ def status(
             relay = exposed.relay(where.management, chosen.inner_vhost)
             topics = exposed.topics(where.management, wiring.store(chosen), chosen.outer_vhost)
             version = str(where.management.overview()["rabbitmq_version"])
-        description = wiring.node(chosen).described() if not chosen.management_url else None
+        description = wiring.node(chosen).read_description() if not chosen.management_url else None
         value = {
             "state": "up",
             "rabbitmq_version": version,
@@ -193,7 +193,7 @@ def relay(
         work.run()
 
 
-def _arguments(wish: Wish, record: bool | None) -> list[str]:
+def _arguments(wish: NodeOptions, record: bool | None) -> list[str]:
     given = {
         "--listen": wish.listen,
         "--port-amqp": wish.port_amqp,

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.spec import Basic, BasicProperties
 
-from stackbus.clients.amqp import Parameters, connected
+from stackbus.clients.amqp import Parameters, open_connection
 from stackbus.errors import BrokerError
 
 
@@ -73,14 +73,14 @@ def consume(
     parameters: Sequence[Parameters], queues: Sequence[str], prefetch: int
 ) -> Iterator[Consumer]:
     """Connect to the first host that answers, and consume ``queues``. Raises BrokerError."""
-    with connected(list(parameters)) as connection:
+    with open_connection(list(parameters)) as connection:
         yield Consumer(connection.channel(), queues, prefetch)
 
 
 @contextmanager
 def watch(parameters: Sequence[Parameters], exchange: str, prefetch: int) -> Iterator[Consumer]:
     """Connect, and consume copies of all that ``exchange`` routes from now on."""
-    with connected(list(parameters)) as connection:
+    with open_connection(list(parameters)) as connection:
         channel = connection.channel()
         queue = channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
         channel.queue_bind(queue, exchange, "#")

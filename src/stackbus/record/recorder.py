@@ -247,7 +247,7 @@ class Recorder:
         self.tally.quarantined += outcome.quarantined
         metrics.RECORD_QUARANTINED.labels(self.name).inc(outcome.quarantined)
         for metric, counts in (
-            (metrics.TOLD, outcome.told),
+            (metrics.RECEIVED, outcome.told),
             (metrics.STORED, outcome.new),
             (metrics.DOUBLED, outcome.known),
         ):

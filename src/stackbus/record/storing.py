@@ -87,7 +87,7 @@ class Storer:
     def _set_aside(self, delivery: Delivery, reason: str) -> Quarantined:
         body = delivery.body
         if not delivery.scrubbed:
-            body = self._scrubber.without_secrets(body)
+            body = self._scrubber.mask_secrets(body)
         return Quarantined(
             delivery.received, delivery.channel, delivery.origin, delivery.service, reason, body
         )

@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 import msgspec
 
 from stackbus.bus.message import Label
-from stackbus.bus.routing import PROJECT_ID, UNKNOWN, RoutingKey, parse_priority, short_string
-from stackbus.errors import Unreadable
-from stackbus.events.envelope import Notification
-from stackbus.services import emitter
+from stackbus.bus.routing import PROJECT_ID, UNKNOWN, RoutingKey, short_string
+from stackbus.events.envelope import Notification, read_priority
+from stackbus.services import find_service
 
 
 def label(exchange: str, notification: Notification) -> Label:
@@ -22,17 +21,15 @@ def label(exchange: str, notification: Notification) -> Label:
 
     Raises Unreadable for a priority that is not one of oslo.messaging's seven.
     """
-    priority = parse_priority(notification.priority)
-    if priority is None:
-        raise Unreadable("not a notification: its priority is not one of oslo.messaging's seven")
+    priority = read_priority(notification)
     event_type = notification.event_type
-    service = emitter(exchange, event_type)
-    project = None
+    service = find_service(exchange, event_type)
+    project = ""
     if service is not None:
         payload = _decode_payload(notification)
         if isinstance(payload, dict):
-            project = service.project(event_type, payload)
-    if project is None or not PROJECT_ID.fullmatch(project):
+            project = service.read_project_id(event_type, payload)
+    if not PROJECT_ID.fullmatch(project):
         project = UNKNOWN
     name = service.name if service else UNKNOWN
     return Label(

@@ -35,7 +35,7 @@ from stackbus.bus.names import (
     QUARANTINE,
 )
 from stackbus.bus.routing import UNKNOWN
-from stackbus.clients.amqp import BatchingConnection, Parameters, explained
+from stackbus.clients.amqp import BatchingConnection, Parameters, translate_error
 from stackbus.errors import StackbusError, Unreadable
 from stackbus.events.envelope import decode
 from stackbus.events.scrub import Scrubbed, Scrubber
@@ -215,7 +215,7 @@ class _Session:
             self._loop.start()
             self._close_connections()
         except (pika.exceptions.AMQPError, OSError) as error:
-            self._reason = str(explained(error))
+            self._reason = str(translate_error(error))
         finally:
             IN_FLIGHT.set(0)
             self._loop.close()
@@ -230,8 +230,10 @@ class _Session:
         connection = BatchingConnection(
             parameters,
             on_open_callback=on_open,
-            on_open_error_callback=lambda _, error: self._end(str(explained(_exception(error)))),
-            on_close_callback=lambda _, error: self._end(str(explained(_exception(error)))),
+            on_open_error_callback=lambda _, error: self._end(
+                str(translate_error(_exception(error)))
+            ),
+            on_close_callback=lambda _, error: self._end(str(translate_error(_exception(error)))),
             custom_ioloop=self._loop,
         )
         self._connections.append(connection)

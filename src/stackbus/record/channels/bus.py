@@ -17,7 +17,7 @@ from pika.spec import Basic, BasicProperties
 
 from stackbus.bus.message import is_relayed
 from stackbus.bus.routing import UNKNOWN
-from stackbus.clients.amqp import connected
+from stackbus.clients.amqp import open_connection
 from stackbus.errors import BrokerError
 from stackbus.record.channel import Delivery
 
@@ -45,7 +45,7 @@ class BusChannel:
     @contextmanager
     def opened(self) -> Iterator[_Consumer]:
         """Connect and consume."""
-        with connected(self._place()) as connection:
+        with open_connection(self._place()) as connection:
             yield _Consumer(connection, self._queues, self._prefetch)
 
 
