@@ -129,7 +129,7 @@ class Exposure:
         exposed = [listed.name for listed in self._with_own_topics(deployment).topics]
         if topic not in exposed:
             names = ", ".join(exposed) or "none"
-            raise InputError(f"topic {topic!r} is not exposed; the exposed topics are: {names}")
+            raise InputError(f"topic {topic!r} is not exposed; exposed: {names}")
         actuals = self._read_brokers()
         outer = actuals[-1]
         generations = outer.ledger.topics.get(topic, Generations())
