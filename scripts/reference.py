@@ -9,20 +9,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import click
 import typer
 
 from stackbus import metrics
+from stackbus import settings as stackbus_settings
 from stackbus.bus.names import NOTIFICATION_TOPICS, PRIORITIES
-from stackbus.cli.app import app
+from stackbus.cli.app import LazyCommand, app
 from stackbus.events import scrub
 from stackbus.events.actions import ACTIONS, NO_PHASE, PHASES
 from stackbus.events.model import FIELDS
 from stackbus.events.normalise import normalise
 from stackbus.services import SERVICES
 from stackbus.services.service import SHARED_EXCHANGE
-from stackbus.settings import Settings
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -46,9 +46,9 @@ def settings() -> str:
         "| variable | default | meaning |",
         "|---|---|---|",
     ]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory or field.default is None else f"`{field.default}`"
-        lines.append(f"| `STACKBUS_{name.upper()}` | {default} | {field.description} |")
+    for setting in stackbus_settings.reference():
+        default = "" if setting.default is None else f"`{setting.default}`"
+        lines.append(f"| `STACKBUS_{setting.name.upper()}` | {default} | {setting.description} |")
     return "\n".join(lines) + "\n"
 
 
@@ -62,9 +62,7 @@ def commands() -> str:
         "the completion of your shell.",
         "",
     ]
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group) or hasattr(group, "commands")
-    for name, command in _all_commands(group):
+    for name, command in _all_commands(typer.main.get_command(app)):
         lines += [f"## stackbus {name}", "", *_paragraphs(command.help or ""), ""]
         lines += ["| option | meaning |", "|---|---|"]
         for parameter in command.params:
@@ -77,8 +75,9 @@ def commands() -> str:
     return "\n".join(lines)
 
 
-def _all_commands(group: click.Group, before: str = "") -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+def _all_commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, entry in group.commands.items():
+        command = entry.load() if isinstance(entry, LazyCommand) else entry
         if hasattr(command, "commands"):
             yield from _all_commands(command, f"{before}{name} ")
         else:

@@ -26,7 +26,6 @@ import pytest
 import yaml
 from pika.adapters.blocking_connection import BlockingChannel
 
-from stackbus import wiring
 from stackbus.broker.node import Description, Node, NodeOptions
 from stackbus.broker.supervisor import Child, Supervisor
 from stackbus.clients.management import Management
@@ -35,6 +34,8 @@ from stackbus.expose.apply import Exposure
 from stackbus.expose.deployment import NOTHING, Deployment, Topic
 from stackbus.expose.secrets import NAMESPACE, FolderStore
 from stackbus.settings import Settings
+from stackbus.wiring.broker import open_broker, private_endpoint
+from stackbus.wiring.control import create_first_credentials, plan_and_apply
 
 # A shell that starts us in the background has SIGINT ignored, and so would every child.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -159,7 +160,7 @@ def node_at(state: Path, plugins: str = "") -> Iterator[Broker]:
     description = node.prepare(NodeOptions(), "openstack", "openstack-external")
     enabled = state / "broker" / "enabled_plugins"
     enabled.write_text(enabled.read_text().replace("].", f"{plugins}]."))
-    wiring.first_credentials(Settings(state=state), wiring.endpoint_of(description))
+    create_first_credentials(Settings(state=state), private_endpoint(description))
     supervisor = Supervisor()
     environment = node.environment(description)
     folder = state / "broker"
@@ -223,7 +224,7 @@ def exposure(broker: Broker, folder: Path, **settings: object) -> Exposure:
     return Exposure(
         broker.management,
         FolderStore(folder),
-        wiring.endpoint_of(broker.description),
+        private_endpoint(broker.description),
         Settings(state=folder, **settings),  # type: ignore[arg-type]
         lambda: datetime.now(UTC),
     )
@@ -306,8 +307,10 @@ def expose(bus: Broker, tmp_path: Path) -> Iterator[Callable[[Deployment], Expos
     def make(wanted: Deployment) -> Exposed:
         path = tmp_path / "deployment.yaml"
         path.write_text(yaml.safe_dump(wanted.to_document()), "utf-8")
-        with wiring.bus(settings) as where:
-            wiring.carry_out(settings, where, lambda control: control.plan(wanted), wanted)
+        with open_broker(settings) as broker:
+            plan_and_apply(
+                settings, broker, lambda control: control.plan(wanted), deployment=wanted
+            )
         return Exposed(bus, tuple(topic.name for topic in wanted.topics))
 
     yield make

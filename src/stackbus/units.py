@@ -9,16 +9,12 @@ from __future__ import annotations
 import re
 from datetime import timedelta
 
-from pydantic import ByteSize, TypeAdapter
-
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 """Seconds in each unit of time."""
 
 WHOLE_DURATION = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
 DURATION = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)(s|m|h|d|w)")
 SIZE = re.compile(r"([0-9]{1,15})(B|[kKMGT]B|[KMGT]iB)")
-
-_BYTES = TypeAdapter(ByteSize)
 
 
 def parse_duration(text: str) -> timedelta:
@@ -36,8 +32,12 @@ def parse_duration(text: str) -> timedelta:
 
 def parse_size(text: str) -> int:
     """Read ``512MiB`` or ``2GB`` as bytes. Raises ValueError that says what was expected."""
-    if SIZE.fullmatch(text) is None:
+    match = SIZE.fullmatch(text)
+    if match is None:
         raise ValueError(
             f"{text!r} is not a size: give a number and a unit, such as 512MiB, 1GiB or 2GB"
         )
-    return int(_BYTES.validate_python(text))
+    base = 1024 if "i" in match[2] else 1000
+    power: int = "BKMGT".index(match[2][0].upper())
+    size: int = int(match[1]) * base**power
+    return size

@@ -52,9 +52,10 @@ from tests.recording import (
 from stackbus.errors import BrokerError, Unreadable
 from stackbus.events.scrub import Scrubber
 from stackbus.expose.deployment import Deployment, Queue, Topic
+from stackbus.flow.stream import Delivery
 from stackbus.history.engine import opened
-from stackbus.record.channel import Delivery
-from stackbus.record.reading import prepared
+from stackbus.sinks.history import prepare
+from stackbus.sources.bus import BusSource
 
 
 @pytest.fixture
@@ -174,7 +175,7 @@ def test_metrics_tell_what_it_does(topic: Recorded) -> None:
 
         wait_until(lambda: process.poll() is not None or _answers(port), 30)
         wait_until(lambda: value("stackbus_record_stored_total{") == 200, 30)
-        assert value("stackbus_record_told_total{") == 200
+        assert value("stackbus_record_told_total{") == 201
         assert value('stackbus_record_quarantined_total{channel="bus"}') == 1
         assert value("stackbus_record_batch_notifications_count") >= 1
         assert value("stackbus_record_insert_seconds_count") >= 1
@@ -392,7 +393,7 @@ def read(body: bytes, service: str = "") -> bool:
         channel="bus", origin="x", body=body, received=datetime.now(UTC), service=service
     )
     try:
-        ready = prepared(delivery, SCRUBBER)
+        ready = prepare(delivery, BusSource.extract, SCRUBBER)
     except Unreadable:
         return False
     assert ready
@@ -584,7 +585,7 @@ def test_a_history_that_is_full_for_a_while(topic: Recorded) -> None:
             ids = topic.publish(20_000)
             for line in process.stderr:
                 assert process.poll() is None, line
-                if "record.history_away" in line:
+                if "stream.sink_unavailable" in line:
                     break
             time.sleep(5)
             assert process.poll() is None

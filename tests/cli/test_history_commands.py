@@ -131,7 +131,7 @@ def test_times_are_relative_or_iso(state: Path) -> None:
         (["sign", "--key", "/nowhere"], "/nowhere: cannot be read"),
         (["record"], "nothing to record: give --secret FILE, --logs PATH or --opensearch"),
         (["record", "--opensearch", "http://x"], "--opensearch URL and --index PATTERN go together"),
-        (["record", "--logs", "/nowhere"], "--logs /nowhere: no such file or folder"),
+        (["record", "--logs", "/nowhere"], "/nowhere: no such file or folder"),
         (["record", "--secret", "/nowhere"], "/nowhere: cannot be read"),
         (["record", "--secret", "/etc/hostname", "--auth", "kerberos"], "--auth: 'kerberos': "),
         (["record", "--secret", "/etc/hostname", "--until-idle", "x"], "--until-idle: 'x': "),

@@ -13,11 +13,11 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-from stackbus import wiring
 from stackbus.query.audit import Line, told
 from stackbus.query.events import listed
 from stackbus.query.filter import Filter
 from stackbus.settings import Settings
+from stackbus.wiring.history import open_history
 from tests.cloud.check import Unsaid
 from tests.cloud.place import Failed, Place
 
@@ -28,7 +28,7 @@ _SHORTEST_ID = 8
 
 def lines(place: Place, wanted: set[str]) -> list[Line]:
     """Give the story of everything, once the ``wanted`` notifications are in the history."""
-    with wiring.history(Settings(state=place.state("bus"))) as history:
+    with open_history(Settings(state=place.state("bus"))) as history:
         end = time.monotonic() + _PATIENCE
         while True:
             events = list(listed(history, Filter(), payload=False))

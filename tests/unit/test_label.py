@@ -194,7 +194,9 @@ def test_the_owner_is_not_the_actor() -> None:
         ("trove.instance.create", None),
     ],
 )
-def test_on_the_shared_exchange_the_event_type_decides(event_type: str, service: str | None) -> None:
+def test_on_the_shared_exchange_the_event_type_decides(
+    event_type: str, service: str | None
+) -> None:
     emitter = find_service("openstack", event_type)
     assert (emitter.name if emitter else None) == service
 

@@ -7,6 +7,7 @@ and one by password, who receive the same notifications. Everything lives in a t
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 import threading
@@ -17,7 +18,7 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from stackbus import private_bus, wiring
+from stackbus import private_bus
 from stackbus.bus.routing import RoutingFilter
 from stackbus.clients.amqp import consumer_parameters
 from stackbus.demo import openstack
@@ -28,7 +29,9 @@ from stackbus.expose.deployment import Deployment, Topic
 from stackbus.expose.secrets import NAMESPACE
 from stackbus.expose.tail import Message
 from stackbus.services import BY_NAME
-from stackbus.settings import Settings
+from stackbus.settings import Settings, read_settings
+from stackbus.wiring.broker import open_broker, secret_store
+from stackbus.wiring.control import render_drop_in
 
 DEPLOYMENT = Deployment(
     "demo", "openstack", topics=(Topic("external-consumer-a"), Topic("external-consumer-2"))
@@ -54,7 +57,7 @@ class Consumer:
 
     def run(self, settings: Settings, *, by_password: bool) -> None:
         """Consume until stopped."""
-        secret = wiring.store(settings).read(NAMESPACE, secret_name(self.topic))
+        secret = secret_store(settings).read(NAMESPACE, secret_name(self.topic))
         assert secret is not None
         parameters = consumer_parameters(
             secret.data, f"demo, {self.topic}", by_password=by_password, plain=by_password
@@ -89,7 +92,7 @@ def run(deployment: Deployment, advance: Callable[[str], None]) -> tuple[list[Co
     if len(deployment.topics) < 2:  # noqa: PLR2004 -- two consumers are compared
         raise StackbusError("the demonstration needs a deployment with two topics")
     folder = Path(tempfile.mkdtemp(prefix="stackbus-demo-"))
-    settings = Settings(state=folder / "state", management_url=None)
+    settings = read_settings(os.environ, {"state": folder / "state", "management_url": None})
     try:
         return _run(deployment, settings, folder, advance)
     finally:
@@ -108,9 +111,9 @@ def _run(
         private_bus.start_detached(settings, deployment, [], lambda _: None)
         for one in installing:
             one.result()
-    with wiring.bus(settings) as where:
+    with open_broker(settings) as broker:
         drop_ins = {
-            name: wiring.service_drop_in(settings, where, BY_NAME[name], "versioned")
+            name: render_drop_in(settings, broker, BY_NAME[name], notification_format="versioned")
             for name in ("keystone", "glance")
         }
     advance("two consumers log in")

@@ -49,6 +49,10 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     payload: msgspec.Raw
     channels: tuple[str, ...]
 
+    def encode_json(self) -> str:
+        """Return the event as one line of JSON."""
+        return msgspec.json.encode(self).decode()
+
 
 FIELDS = tuple(field.name for field in msgspec.structs.fields(Event))
 """The fields' names, in the order in which they are printed."""

@@ -107,6 +107,37 @@ class RelayStatus:
     backlog: int
     quarantined: int
 
+    def to_json(self) -> dict[str, object]:
+        """Return the relay as ``status -o json`` prints it."""
+        return {
+            "state": self.state,
+            "standby": self.standby,
+            "backlog": self.backlog,
+            "quarantined": self.quarantined,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BusStatus:
+    """The bus as a whole. ``location``: addresses, ports and vhosts of the broker, by name."""
+
+    rabbitmq_version: str
+    location: Mapping[str, object]
+    relay: RelayStatus
+    is_recorded: bool
+    topics: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the status as ``status -o json`` prints it."""
+        return {
+            "state": "up",
+            "rabbitmq_version": self.rabbitmq_version,
+            **self.location,
+            "relay": self.relay.to_json(),
+            "recorded": self.is_recorded,
+            "topics": list(self.topics),
+        }
+
 
 def topics(broker: StatusApi, store: SecretStore, outer_vhost: str) -> tuple[TopicStatus, ...]:
     """Return the status of each topic, ordered by name."""

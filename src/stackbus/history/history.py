@@ -1,6 +1,6 @@
 """The history: store events once, ask for them again. What speaks to an Engine (``engine.py``).
 
-Called by ``record/`` (``store``), ``query/`` (``ask``) and the doors that open it (``wiring.py``).
+Called by ``sinks/`` (``store``), ``query/`` (``ask``) and the doors that open it (``wiring.py``).
 What is stored is there when ``store`` returns, and it is there once, whoever stores it again: a
 notification that the history has is not inserted a second time. Recorders that share an embedded
 history take turns; on a server two that insert the same at the same moment make rows that replace
@@ -80,6 +80,18 @@ class Quarantined:
     def digest(self) -> str:
         """Identify it: the same body is kept once."""
         return hashlib.sha256(self.body).hexdigest()
+
+    def to_json(self) -> dict[str, object]:
+        """Return the entry as ``quarantine -o json`` prints it."""
+        return {
+            "digest": self.digest,
+            "received": self.received.isoformat(),
+            "channel": self.channel,
+            "origin": self.origin,
+            "service": self.service,
+            "bytes": len(self.body),
+            "reason": self.reason,
+        }
 
 
 @dataclass(frozen=True, slots=True)

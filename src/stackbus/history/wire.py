@@ -3,8 +3,7 @@
 Frames over a Unix socket: two lengths, a value as MessagePack, rows as they are. Rows to be written
 lie in a file in memory, which goes along as a descriptor: a batch is many megabytes, and is copied
 once. Used by ``engine.py`` and ``serve.py``, of the same release: the socket is no interface for
-others. Deliveries on their way to a process that stores lie in such a file too
-(``record/storing.py``).
+others.
 """
 
 from __future__ import annotations

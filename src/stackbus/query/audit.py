@@ -65,6 +65,37 @@ class Line:
         is_open = self.ended is None and all(event.phase == "start" for event in self.events)
         return "started" if is_open and self.outcome == "unknown" else self.outcome
 
+    def to_json(self) -> dict[str, object]:
+        """Return the line as ``audit -o json`` prints it."""
+        return {
+            "time": self.time.isoformat(),
+            "duration": self.duration,
+            "service": self.service,
+            "action": self.action,
+            "resource_type": self.resource_type,
+            "resource_id": self.resource_id,
+            "resource_name": self.resource_name,
+            "project_id": self.project_id,
+            "outcome": self.outcome,
+            "state": self.state,
+            "reason": self.reason,
+            "user_id": self.user_id,
+            "user_name": self.user_name,
+            "actor_project_id": self.actor_project_id,
+            "address": self.address,
+            "request_id": self.request_id,
+            "global_request_id": self.global_request_id,
+            "events": [
+                {
+                    "id": event.id,
+                    "index": event.index,
+                    "type": event.type,
+                    "time": event.time.isoformat(),
+                }
+                for event in self.events
+            ],
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Subject:

@@ -46,6 +46,31 @@ class Covered:
     only: int
     missed: int
 
+    def to_json(self) -> dict[str, object]:
+        """Return the row as ``coverage -o json`` prints it."""
+        return {
+            "channel": self.channel,
+            "service": self.service,
+            "told": self.told,
+            "only": self.only,
+            "missed": self.missed,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The answer: a row for each channel and service, and the notifications that were missed."""
+
+    channels: list[Covered]
+    missed: list[Missed]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the answer as ``coverage -o json`` prints it."""
+        return {
+            "coverage": [covered.to_json() for covered in self.channels],
+            "missed": [msgspec.to_builtins(notification) for notification in self.missed],
+        }
+
 
 def coverage(history: History, since: datetime | None, until: datetime | None) -> list[Covered]:
     """Compare the channels, service by service."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from pathlib import Path
 
@@ -51,6 +51,18 @@ class Verdict:
     digests: int = 0
     signed_until: datetime | None = None
     findings: list[Finding] = field(default_factory=list)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the verdict as ``verify -o json`` prints it."""
+        return {
+            "signed": self.signed,
+            "unsigned": self.unsigned,
+            "expired": self.expired,
+            "digests": self.digests,
+            "signed_until": str(self.signed_until) if self.signed_until else None,
+            "findings": [asdict(finding) for finding in self.findings],
+            "verified": not self.findings,
+        }
 
 
 class _Placed(Row, frozen=True, kw_only=True):
