@@ -8,18 +8,18 @@ reason.
 
 from __future__ import annotations
 
-import time
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
+from stackbus.events.model import Event
 from stackbus.query.audit import Line, told
 from stackbus.query.events import listed
 from stackbus.query.filter import Filter
 from stackbus.settings import Settings
 from stackbus.wiring.history import open_history
 from tests.cloud.check import Unsaid
-from tests.cloud.place import Failed, Place
+from tests.cloud.place import Failed, Place, wait_until
 
 _PATIENCE = 60.0
 _SHORTEST_ID = 8
@@ -29,15 +29,16 @@ _SHORTEST_ID = 8
 def lines(place: Place, wanted: set[str]) -> list[Line]:
     """Give the story of everything, once the ``wanted`` notifications are in the history."""
     with open_history(Settings(state=place.state("bus"))) as history:
-        end = time.monotonic() + _PATIENCE
-        while True:
-            events = list(listed(history, Filter(), payload=False))
+        events: list[Event] = []
+
+        def are_recorded() -> bool:
+            events[:] = listed(history, Filter(), payload=False)
+            return wanted <= {event.id for event in events}
+
+        if not wait_until(are_recorded, _PATIENCE, 0.5):
             missing = wanted - {event.id for event in events}
-            if not missing:
-                return told(events)
-            if time.monotonic() > end:
-                raise Failed(f"{len(missing)} notifications are not in the history")
-            time.sleep(0.5)
+            raise Failed(f"{len(missing)} notifications are not in the history")
+        return told(events)
 
 
 def complaints(

@@ -26,7 +26,7 @@ from stackbus.bus.names import NOTIFICATION_TOPICS
 from stackbus.services import SERVICES
 from tests.cloud import catalogue
 from tests.cloud.members import Member, Process, with_needs
-from tests.cloud.place import Failed, Place
+from tests.cloud.place import Failed, Place, wait_until
 
 TOPICS = ("everything-a", "everything-b")
 CAPTURE = "cloud.sent"
@@ -244,15 +244,21 @@ class Cloud:
         done.touch()
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
-        end = time.monotonic() + READY_SECONDS
-        while not ready():
+        def is_ready() -> bool:
+            if ready():
+                return True
             if self.place.stopping.is_set():
                 raise Failed(f"{name}: stopped while it was starting")
-            dead = self.place.pid(name) is None
-            if dead or time.monotonic() > end:
-                what = "ended" if dead else f"does not answer after {READY_SECONDS:.0f} s"
-                raise Failed(f"{name} {what}; the end of its log:\n{self.place.last_lines(name)}")
-            time.sleep(0.2)
+            if self.place.pid(name) is None:
+                raise Failed(f"{name} ended; {self._log_of(name)}")
+            return False
+
+        if not wait_until(is_ready, READY_SECONDS):
+            seconds = f"{READY_SECONDS:.0f} s"
+            raise Failed(f"{name} does not answer after {seconds}; {self._log_of(name)}")
+
+    def _log_of(self, name: str) -> str:
+        return f"the end of its log:\n{self.place.last_lines(name)}"
 
     def _look(self, processes: Sequence[Process]) -> None:
         for one in processes:

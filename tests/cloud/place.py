@@ -15,7 +15,7 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -24,6 +24,19 @@ from stackbus.errors import StackbusError
 from stackbus.files import write_private
 
 STOP_SECONDS = 20.0
+
+
+def wait_until(condition: Callable[[], object], seconds: float, pause: float = 0.2) -> bool:
+    """Poll until ``condition`` returns something true; return False after ``seconds``.
+
+    The only place in the test cloud that sleeps.
+    """
+    end = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(pause)  # noqa: TID251 -- the polling helper
+    return True
 
 
 class Failed(StackbusError):
@@ -190,10 +203,7 @@ def _end(session: int, patience: float | None) -> None:
                 os.kill(pid, sign)
             except ProcessLookupError:
                 continue
-        end = time.monotonic() + seconds
-        while _members(session) and time.monotonic() < end:
-            time.sleep(0.1)
-        if not _members(session):
+        if wait_until(lambda: not _members(session), seconds, 0.1):
             return
 
 

@@ -11,7 +11,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -98,7 +97,6 @@ def test_an_interrupted_start_leaves_no_process(
         lines.append(line)
         if moment in line:
             break
-    time.sleep(0.5)
     process.send_signal(number)
     rest = process.communicate(timeout=120)[1]
     assert process.returncode == 130, "".join(lines) + rest

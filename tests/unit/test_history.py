@@ -273,7 +273,7 @@ def test_a_guest_that_dies_with_half_a_batch_leaves_nothing_open(
         with in_memory([b"{}\n"]) as file:
             socket.send_fds(guest, [struct.pack("!QQ", 100, 0)], [file])
             guest.sendall(b"half")
-            wait_until(lambda: "stackbus-batch" in handles(pid), what="it has not come")
+            wait_until(lambda: "stackbus-batch" in handles(pid), message="it has not come")
     wait_until(lambda: "stackbus-batch" not in handles(pid), 5, "it is still open")
     assert engine.read("SELECT 1 AS n", {}) == b'{"n":1}\n'
 
@@ -319,12 +319,12 @@ def test_the_engine_ends_with_its_last_guest_and_is_started_anew_when_killed(
     first.store(EVENTS[:3], [])
     (pid,) = serving(path)
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: serving(path) == [], what="it is still there")
+    wait_until(lambda: serving(path) == [], message="it is still there")
     assert len(list(listed(first, Filter()))) == 3
     first.store(EVENTS[:6], [])
     assert len(list(listed(first, Filter()))) == 6
     engine.close()
-    wait_until(lambda: serving(path) == [], what="it did not end")
+    wait_until(lambda: serving(path) == [], message="it did not end")
 
 
 def test_a_guest_that_dies_while_it_writes_lets_the_others_go_on(tmp_path: Path) -> None:

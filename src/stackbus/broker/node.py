@@ -24,7 +24,7 @@ from stackbus.files import write_private
 ADMINISTRATOR = "stackbus-admin"
 LOOPBACK = "127.0.0.1"
 
-_PORTS = range(20_000, 32_768)
+PORTS = range(20_000, 32_768)
 """Below the range of Linux's ephemeral ports, which clients may hold when the node starts."""
 
 _PLUGINS = (
@@ -103,11 +103,15 @@ class NodeOptions:
 class Node:
     """The node whose files are in ``<state>/broker``."""
 
-    def __init__(self, state: Path, server: Path) -> None:
-        """Use the folder ``state``; ``server`` is the ``rabbitmq-server`` program to run."""
+    def __init__(self, state: Path, server: Path, ports: range = PORTS) -> None:
+        """Use the folder ``state``; ``server`` is the ``rabbitmq-server`` program to run.
+
+        A new node chooses its ports from ``ports``.
+        """
         self._state = state
         self._home = state / "broker"
         self._server = server
+        self._ports = ports
         self.log = self._home / "log" / "rabbitmq.log"
 
     @property
@@ -147,7 +151,7 @@ class Node:
         self._check_server()
         previous = self.read_description()
         listen = options.listen or (previous.listen if previous else LOOPBACK)
-        ports = _choose_ports(previous.ports if previous else None, options, listen)
+        ports = _choose_ports(previous.ports if previous else None, options, listen, self._ports)
         hosts = options.advertise
         if not hosts and previous and listen == previous.listen:
             hosts = previous.hosts
@@ -258,7 +262,9 @@ def _advertised_host(listen: str) -> str:
     return socket.getfqdn() if listen in ("0.0.0.0", "::") else listen  # noqa: S104
 
 
-def _choose_ports(previous: Ports | None, options: NodeOptions, listen: str) -> Ports:
+def _choose_ports(
+    previous: Ports | None, options: NodeOptions, listen: str, within: range
+) -> Ports:
     """Choose the given ports, else those of the last start, else free ones."""
     given = {"amqp": options.port_amqp, "amqps": options.port_amqps}
     taken: set[int] = set()
@@ -267,7 +273,7 @@ def _choose_ports(previous: Ports | None, options: NodeOptions, listen: str) -> 
         host = listen if name in given else LOOPBACK
         port = given.get(name) or (getattr(previous, name) if previous else None)
         if port is None:
-            port = free_port(host, taken)
+            port = free_port(host, taken, within)
         elif port in taken or not is_free(host, port):
             raise StackbusError(
                 f"port {port} ({name}) on {host} is in use: stop the process that uses it, or "
@@ -278,7 +284,7 @@ def _choose_ports(previous: Ports | None, options: NodeOptions, listen: str) -> 
     return Ports(**ports)
 
 
-def free_port(host: str, taken: set[int], within: range = _PORTS) -> int:
+def free_port(host: str, taken: set[int], within: range = PORTS) -> int:
     """Return a random free port on ``host`` that is not in ``taken``."""
     for _ in range(1000):
         port = secrets.choice(within)

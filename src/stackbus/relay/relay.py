@@ -302,7 +302,9 @@ class _Session:
             self._quarantine(tag, method, body, str(error))
         except Exception as error:  # noqa: BLE001 -- one message must never stop the others
             log.error("relay.bug", error=type(error).__name__)  # noqa: TRY400 -- no body in a log
-            self._quarantine(tag, method, body, f"stackbus cannot read it: {type(error).__name__}")
+            self._quarantine(
+                tag, method, body, f"stackbus cannot read this: {type(error).__name__}"
+            )
         else:
             self._publish(tag, scrubbed, notification_label)
         IN_FLIGHT.set(len(self._window))

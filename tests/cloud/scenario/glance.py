@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 from tests.cloud.scenario.walk import Actor, Walk
@@ -77,8 +76,14 @@ def _import(bob: Actor, disk_format: str) -> None:
     if disk_format == "raw":
         bob.until(lambda: str(bob.rest("image", "GET", path)["status"]), "active")
     else:
-        time.sleep(5)
+        bob.until(lambda: _import_status(bob, path), "failure")
     bob.do("glance.image.delete", bob.cloud.image.delete_image, made["id"], ignore_missing=False)
+
+
+def _import_status(bob: Actor, path: str) -> str:
+    """Return the status of the image's import, which is a task of Glance."""
+    (task,) = bob.rest("image", "GET", f"{path}/tasks")["tasks"]
+    return str(task["status"])
 
 
 def _too_big(walk: Walk, admin: Actor, bob: Actor) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
 from tests.cloud.cloud import start_process
 from tests.cloud.members import HOST, OTHER_HOST, nova
-from tests.cloud.scenario.nova import network, prepare, server, services, set_service
+from tests.cloud.scenario.nova import (
+    network,
+    prepare,
+    server,
+    services,
+    set_service,
+    unfinished_evacuations,
+)
 from tests.cloud.scenario.walk import Actor, Walk
 
 _VERSION: dict[str, Any] = {"OpenStack_API_Version": "instance-ha 1.2"}
@@ -71,7 +77,7 @@ def masakari(walk: Walk) -> None:
     alice.until(lambda: api.get_server(one.id).status, "GONE")
     # Nova refuses this until the compute service has come back and looked at its servers.
     admin.until(lambda: _came_back(admin, compute), "yes")
-    time.sleep(10)
+    admin.until(lambda: unfinished_evacuations(admin, OTHER_HOST), "0")
     set_service(admin, "force_up", compute, {"forced_down": False}, **of)
     set_service(admin, "enable", compute, {"status": "enabled"}, **of)
     for port in list(alice.cloud.network.ports(network_id=net.id)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -222,7 +221,7 @@ def _life(admin: Actor, alice: Actor, one: Any) -> None:
     step("unrescue", api.unrescue_server)
     live = {"os-migrateLive": {"host": None, "block_migration": "auto"}}
     action(admin, "live_migrate", one, live, "2.30")
-    time.sleep(2)
+    alice.until(lambda: last_migration(admin, one), "completed", bad=("error", "failed"))
     settle("ACTIVE")
     action(admin, "migrate", one, {"migrate": None}, "2.1")
     settle("VERIFY_RESIZE")
@@ -238,7 +237,8 @@ def _devices(alice: Actor, one: Any, net: Any) -> None:
     port = do("neutron.port.create", cloud.network.create_port, network_id=net.id)
     attach, detach = cloud.compute.create_server_interface, cloud.compute.delete_server_interface
     do("nova.server.attach_interface", attach, one, port_id=port.id, **own)
-    time.sleep(2)
+    address = str(port.fixed_ips[0]["ip_address"])
+    alice.until(lambda: str(address in str(cloud.compute.get_server(one.id).addresses)), "True")
     do("nova.server.detach_interface", detach, port.id, server=one, **own)
     disk = volume(alice)
     store = cloud.block_storage
@@ -331,6 +331,22 @@ def _service(admin: Actor) -> None:
         ("enable", {"status": "enabled"}),
     ):
         set_service(admin, name, found["id"], body, **own)
+
+
+def last_migration(admin: Actor, one: Any) -> str:
+    """Return the status of a server's newest migration, "none" if it has none."""
+    migrations = admin.rest("compute", "GET", f"/os-migrations?instance_uuid={one.id}")[
+        "migrations"
+    ]
+    return str(max(migrations, key=lambda item: item["id"])["status"]) if migrations else "none"
+
+
+def unfinished_evacuations(admin: Actor, host: str) -> str:
+    """Return how many evacuations from a host its compute service has not dealt with yet."""
+    path = f"/os-migrations?migration_type=evacuation&source_compute={host}"
+    migrations = admin.rest("compute", "GET", path, OpenStack_API_Version="compute 2.23")
+    statuses = [item["status"] for item in migrations["migrations"]]
+    return str(sum(status in {"accepted", "pre-migrating", "done"} for status in statuses))
 
 
 def services(admin: Actor) -> list[dict[str, Any]]:

@@ -23,7 +23,7 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import NotFoundException, SDKException
 
 from tests.cloud.catalogue import connect
-from tests.cloud.place import Place
+from tests.cloud.place import Place, wait_until
 
 PATIENCE = 180.0
 """Seconds until a resource must have become what it was told to."""
@@ -171,21 +171,22 @@ class Actor:
 
     def until(self, read: Callable[[], str], *wanted: str, bad: tuple[str, ...] = ()) -> str:
         """Ask until the answer is one of ``wanted``; a thing that is not there reads GONE."""
-        end = time.monotonic() + PATIENCE
         state = ""
-        while time.monotonic() < end:
+
+        def is_settled() -> bool:
+            nonlocal state
             try:
                 state = read()
             except (NotFoundException, ClientException) as error:
                 if getattr(error, "http_status", getattr(error, "status_code", 404)) != 404:
                     raise
                 state = "GONE"
-            if state in wanted:
-                return state
-            if state in bad:
-                break
-            time.sleep(0.5)
-        raise Stuck(f"{self.name} wanted {' or '.join(wanted)}; it is {state!r}")
+            return state in wanted or state in bad
+
+        wait_until(is_settled, PATIENCE, 0.5)
+        if state not in wanted:
+            raise Stuck(f"{self.name} wanted {' or '.join(wanted)}; it is {state!r}")
+        return state
 
     def _note(self, response: Any, *_: object, **__: object) -> None:
         token = response.headers.get("X-Subject-Token")
