@@ -33,11 +33,12 @@ from stackbus.bus.names import PRIORITIES
 from stackbus.events.model import Event
 from stackbus.events.normalise import normalise
 from stackbus.expose.deployment import Queue, Topic
-from stackbus.history.engine import opened
-from stackbus.history.history import History, Layout, Prepared
-from stackbus.query.audit import Subject, story
-from stackbus.query.events import counts, listed
-from stackbus.query.filter import Filter
+from stackbus.history.batches import EventRow
+from stackbus.history.history import History
+from stackbus.history.session import Layout, open_engine
+from stackbus.query.audit import Subject, audit_trail
+from stackbus.query.events import count_by, list_events
+from stackbus.query.filter import EventFilter
 
 CEILOMETER = ("ceilometer==27.0.0", "setuptools<81")
 _SAMPLE = 20_000  # notifications for ceilometer, which is slower
@@ -148,7 +149,7 @@ def record(broker: Broker, folder: Path, count: int) -> Rows:
     bare = measure_bare_consumer(broker, "bare", count)
     with recorder(topic) as (_, stored):
         recorded = measure_rate(stored, count)
-    engine = opened(f"chdb://{topic.state}/history")
+    engine = open_engine(f"chdb://{topic.state}/history")
     wait_until(partial(_is_settled, History(engine, Layout(), "bench")), 300)
     engine.close()
     size = size_on_disk(topic.state / "history") / count
@@ -238,12 +239,12 @@ def search(broker: Broker, folder: Path, *, seconds: int = 30, each_second: int 
     total = seconds * each_second
 
     def query() -> None:
-        engine = opened(f"chdb://{topic.state}/history")
+        engine = open_engine(f"chdb://{topic.state}/history")
         since = "2000-01-01 00:00:00"
         end = time.monotonic() + seconds + 60
         while len(seen) < total and time.monotonic() < end:
             sql = "SELECT id, toString(received) AS r FROM events WHERE received > {since:String}"
-            answer = engine.read(f"{sql} - INTERVAL 3 SECOND", {"since": since})
+            answer = engine.select(f"{sql} - INTERVAL 3 SECOND", {"since": since})
             now = time.perf_counter()
             for line in answer.splitlines():
                 row = json.loads(line)
@@ -391,7 +392,7 @@ def _make_id(chance: random.Random, *, with_dashes: bool) -> bytes:
 
 def questions(folder: Path, count: int, say: Callable[[str], None]) -> Rows:
     """Measure the time of each question over a tenth of the events, and over all of them."""
-    engine = opened(f"chdb://{folder}/history")
+    engine = open_engine(f"chdb://{folder}/history")
     history = History(engine, Layout(), "bench")
     history.migrate()
     rows: dict[str, list[float]] = {}
@@ -399,10 +400,10 @@ def questions(folder: Path, count: int, say: Callable[[str], None]) -> Rows:
     sample: list[Event] = []
     bodies = 0
     for event in simulate_month(count):
-        batch.append(Prepared.of(event))
+        batch.append(EventRow.from_event(event))
         bodies += len(batch[-1].line)
         if len(batch) == 10_000 or stored + len(batch) in (count // 10, count):
-            history.store(batch, [])
+            history.events.store(batch)
             stored += len(batch)
             sample.append(event)
             batch = []
@@ -430,7 +431,7 @@ def _is_settled(history: History) -> bool:
     time.sleep(5)
     sql = "SELECT (SELECT count() FROM system.merges) + countIf(NOT active) AS count "
     sql += "FROM system.parts WHERE table = 'events'"
-    return next(history.rows(sql, _Count, {})).count == 0
+    return next(history.session.select(sql, _Count, {})).count == 0
 
 
 class _Count(msgspec.Struct):
@@ -440,14 +441,18 @@ class _Count(msgspec.Struct):
 def _measure_questions(history: History, sample: list[Event]) -> dict[str, float]:
     """Ask about the resources and users of five events; return the median time by question."""
     subjects = [event for event in sample if event.resource_id and event.user_id][-5:]
-    month = Filter(since=datetime(2026, 10, 2, tzinfo=UTC), until=datetime(2026, 11, 1, tzinfo=UTC))
+    month = EventFilter(
+        since=datetime(2026, 10, 2, tzinfo=UTC), until=datetime(2026, 11, 1, tzinfo=UTC)
+    )
 
-    def day(event: Event) -> Filter:
+    def day(event: Event) -> EventFilter:
         begin = event.time.replace(hour=0, minute=0, second=0, microsecond=0)
-        return Filter({"user_id": (event.user_id,)}, since=begin, until=begin + timedelta(days=1))
+        return EventFilter(
+            {"user_id": (event.user_id,)}, since=begin, until=begin + timedelta(days=1)
+        )
 
     stories = [
-        partial(story, history, Subject(resource=event.resource_id), None, None)
+        partial(audit_trail, history, Subject(resource=event.resource_id), None, None)
         for event in subjects
     ]
     days = [partial(_list_events, history, day(event)) for event in subjects]
@@ -459,13 +464,13 @@ def _measure_questions(history: History, sample: list[Event]) -> dict[str, float
     }
 
 
-def _count_events(history: History, condition: Filter, fields: list[str]) -> None:
-    for _ in counts(history, condition, fields):
+def _count_events(history: History, condition: EventFilter, fields: list[str]) -> None:
+    for _ in count_by(history, condition, fields):
         pass
 
 
-def _list_events(history: History, condition: Filter) -> list[Event]:
-    return list(listed(history, condition, payload=False))
+def _list_events(history: History, condition: EventFilter) -> list[Event]:
+    return list(list_events(history, condition, with_payload=False))
 
 
 def _median(questions: Sequence[Callable[[], object]]) -> float:

@@ -19,7 +19,7 @@ from stackbus.bus.names import NOTIFICATION_TOPICS, PRIORITIES
 from stackbus.cli.app import LazyCommand, app
 from stackbus.events import scrub
 from stackbus.events.actions import ACTIONS, NO_PHASE, PHASES
-from stackbus.events.model import FIELDS
+from stackbus.events.model import FIELD_INFO
 from stackbus.events.normalise import normalise
 from stackbus.services import SERVICES
 from stackbus.services.service import SHARED_EXCHANGE
@@ -228,37 +228,6 @@ def events() -> str:
     return "\n".join([*lines, *_untold()]) + "\n"
 
 
-_FIELDS = {
-    "id": "the notification's message_id: the same by whichever channel it came",
-    "index": "0, 1, ... within the notification: one event for each resource that it speaks of",
-    "time": "when the service sent it, UTC, to the microsecond",
-    "received": "when the recorder got it",
-    "service": "the OpenStack service: nova, keystone, ...; empty if it is none of the ten",
-    "type": "the event type, as sent",
-    "action": "what was done, in one vocabulary for all services: below",
-    "phase": "start, end, error or none: below",
-    "outcome": "success, failure or unknown (of a start nobody knows yet)",
-    "priority": "oslo.messaging's, in lower case",
-    "publisher": "publisher_id, as sent",
-    "host": "the host in it",
-    "resource_type": "the kind of resource, in openstacksdk's words; empty if stackbus does not "
-    "know the event type",
-    "resource_id": "its id",
-    "resource_name": "its name",
-    "project_id": "the project that owns it",
-    "user_id": "who did it",
-    "user_name": "their name, where it is told",
-    "actor_project_id": "the project in which they did it; often another one than the owner's",
-    "request_id": "the service's own request",
-    "global_request_id": "the request of whoever called it",
-    "address": "where the actor came from, where it is told",
-    "attributes": "what counts for capacity and what explains an outcome: vcpus, memory_mb, "
-    "disk_gb, size_gb, flavor, volume_type, state, availability_zone, reason, ...",
-    "payload": "the notification's own, whole, scrubbed",
-    "channels": "which told it: bus, log, opensearch",
-}
-
-
 def history() -> str:
     """Every field of an event, and the vocabulary of actions."""
     lines = [
@@ -269,7 +238,7 @@ def history() -> str:
         "",
         "| field | what it says |",
         "|---|---|",
-        *(f"| `{name}` | {_FIELDS[name]} |" for name in FIELDS),
+        *(f"| `{name}` | {field.description} |" for name, field in FIELD_INFO.items()),
         "",
         "## Phases",
         "",

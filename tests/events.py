@@ -19,7 +19,7 @@ from tests.conftest import GOLDEN
 
 EXPECTED = GOLDEN.parent / "golden-events"
 RECEIVED = datetime(2026, 1, 1, tzinfo=UTC)
-LEFT_OUT = {"payload", "received", "channels"}
+LEFT_OUT = {"payload", "received", "channels", "region"}
 
 
 def made(service: str) -> dict[str, list[dict[str, object]]]:

@@ -26,7 +26,7 @@ from stackbus.errors import HistoryError
 from stackbus.events.envelope import decode
 from stackbus.expose.deployment import Deployment
 from stackbus.expose.secrets import NAMESPACE, Secret, as_object
-from stackbus.history.engine import opened
+from stackbus.history.session import open_engine
 from stackbus.relay.label import label
 from stackbus.settings import Settings, port_range
 from tests.conftest import Broker, Captured, exposure, golden, stackbus, wait_until
@@ -182,9 +182,9 @@ class Recorded:
 
         def stored() -> int:
             try:
-                engine = opened(dsn or f"chdb://{self.state}/history")
+                engine = open_engine(dsn or f"chdb://{self.state}/history")
                 try:
-                    answer = engine.read("SELECT uniqExact(id) AS n FROM events", {})
+                    answer = engine.select("SELECT uniqExact(id) AS n FROM events", {})
                 finally:
                     engine.close()
             except HistoryError:

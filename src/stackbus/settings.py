@@ -276,6 +276,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "replicated and distributed. Unset: one server holds them."
         ),
     ] = None
+    region: Annotated[
+        str,
+        Meta(
+            description="Name of the region of the cloud whose notifications `stackbus record` "
+            "receives. It becomes the field `region` of the events. Empty: unknown."
+        ),
+    ] = ""
     history_keep_days: Annotated[
         _Positive | None,
         Meta(

@@ -40,7 +40,7 @@ from tests.unexpected import check_reasons
 
 from stackbus.broker.node import LOOPBACK, free_port
 from stackbus.expose.deployment import Deployment
-from stackbus.history.engine import opened
+from stackbus.history.session import open_engine
 from stackbus.settings import Settings, port_range
 
 # The bus
@@ -284,9 +284,9 @@ def test_no_secret_gets_into_the_history_without_the_relay(topic: Recorded, tmp_
     summary = topic.record(6, "--logs", str(log), log=3)
     assert "bus: 6 told, 2 stored, 0 known before, 4 in quarantine" in summary
     assert "log: 3 told, 2 stored, 0 known before, 1 in quarantine" in summary
-    engine = opened(f"chdb://{topic.state}/history")
+    engine = open_engine(f"chdb://{topic.state}/history")
     rows = b"".join(
-        engine.read(f"SELECT * FROM {table}", {})
+        engine.select(f"SELECT * FROM {table}", {})
         for table in ("events", "told", "quarantine", "positions")
     )
     for row in quarantine(topic):
@@ -384,9 +384,9 @@ def test_a_flood_of_poison_stops_the_recorder_and_leaves_the_rest(topic: Recorde
 def test_a_quarantined_body_that_can_be_read_now_becomes_an_event(topic: Recorded) -> None:
     topic.publish_raw([GOLDEN[0].body])
     topic.record(1)
-    engine = opened(f"chdb://{topic.state}/history")
+    engine = open_engine(f"chdb://{topic.state}/history")
     # As an older stackbus might have left it.
-    engine.run(
+    engine.execute(
         "INSERT INTO quarantine SELECT 'd', now(), 'bus', 'o', '', 'why', base64Encode('"
         + GOLDEN[1].body.decode().replace("\\", "\\\\").replace("'", "\\'")
         + "'), 0"

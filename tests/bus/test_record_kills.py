@@ -15,7 +15,7 @@ from tests.recording import OUTER, copies, end_recorder, expose_on, relay_label,
 
 from stackbus.errors import BrokerError
 from stackbus.expose.deployment import Queue, Topic
-from stackbus.history.engine import opened
+from stackbus.history.session import open_engine
 
 
 class Publisher:
@@ -101,10 +101,10 @@ def test_200_000_through_20_kills_of_the_recorder_and_5_of_the_broker(tmp_path: 
             topic.wait_for(total, 600)
             wait_until(lambda: backlog(broker, "siem") == 0, 120)
             end_recorder(process)
-        engine = opened(f"chdb://{topic.state}/history")
+        engine = open_engine(f"chdb://{topic.state}/history")
         sql = "SELECT count() AS c, uniqExact(id) AS u FROM events WHERE index = 0"
-        counts = json.loads(engine.read(sql, {}))
-        lines = engine.read("SELECT DISTINCT id FROM events", {}).splitlines()
+        counts = json.loads(engine.select(sql, {}))
+        lines = engine.select("SELECT DISTINCT id FROM events", {}).splitlines()
         engine.close()
         assert {json.loads(line)["id"] for line in lines} == set(confirmed)
         assert counts == {"c": total, "u": total}

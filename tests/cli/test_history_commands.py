@@ -20,8 +20,9 @@ from tests.conftest import golden, publish, running, stackbus, wait_until
 
 from stackbus.events.model import FIELDS
 from stackbus.events.normalise import normalise
-from stackbus.history.engine import opened
-from stackbus.history.history import History, Layout, Prepared
+from stackbus.history.batches import EventRow
+from stackbus.history.history import History
+from stackbus.history.session import Layout, open_engine
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 CAPTURED = [event for one in golden() for event in normalise(one.body, "bus", NOW, one.service)]
@@ -32,10 +33,10 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a state folder with everything captured in its history."""
     folder = tmp_path_factory.mktemp("history") / "state"
     folder.mkdir()
-    engine = opened(f"chdb://{folder}/history")
+    engine = open_engine(f"chdb://{folder}/history")
     history = History(engine, Layout(), "r1")
     history.migrate()
-    history.store([Prepared.of(event) for event in CAPTURED], [])
+    history.events.store([EventRow.from_event(event) for event in CAPTURED])
     engine.close()
     return folder
 
@@ -154,7 +155,7 @@ def test_no_secret_of_a_topic_is_an_error(state: Path, tmp_path: Path) -> None:
 def test_what_comes_is_followed_until_ctrl_c(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.mkdir()
-    engine = opened(f"chdb://{folder}/history")
+    engine = open_engine(f"chdb://{folder}/history")
     history = History(engine, Layout(), "r1")
     history.migrate()
     command = [sys.executable, "-m", "stackbus", "events", "--follow", "-o", "jsonl"]
@@ -167,7 +168,7 @@ def test_what_comes_is_followed_until_ctrl_c(tmp_path: Path) -> None:
     for one in golden():
         events = normalise(one.body, "bus", datetime.now(UTC), one.service)
         if one.service in {"glance", "heat"}:
-            history.store([Prepared.of(event) for event in events], [])
+            history.events.store([EventRow.from_event(event) for event in events])
     wanted = sum(event.service == "glance" for event in CAPTURED)
     lines = [json.loads(process.stdout.readline()) for _ in range(wanted)]
     process.send_signal(signal.SIGINT)
@@ -221,9 +222,9 @@ def test_a_change_is_found_and_ends_with_1(state: Path, tmp_path: Path) -> None:
     assert f"{len(CAPTURED):,} events are signed by 1 digests" in done.stderr
     done = stackbus("verify", *where, state=state, code=2)
     assert "say whose they are" in done.stderr
-    engine = opened(f"chdb://{state}/history")
+    engine = open_engine(f"chdb://{state}/history")
     where_is = f"WHERE id = '{CAPTURED[3].id}' SETTINGS mutations_sync = 1"
-    engine.run(f"ALTER TABLE events UPDATE user_name = concat(user_name, 'x') {where_is}")
+    engine.execute(f"ALTER TABLE events UPDATE user_name = concat(user_name, 'x') {where_is}")
     try:
         done = stackbus("verify", "--key", str(public), *where, state=state, code=1)
         assert CAPTURED[3].id in done.stdout
@@ -232,7 +233,7 @@ def test_a_change_is_found_and_ends_with_1(state: Path, tmp_path: Path) -> None:
         verdict = json.loads(done.stdout)
         assert (verdict["verified"], len(verdict["findings"])) == (False, 1)
     finally:
-        engine.run(f"ALTER TABLE events UPDATE user_name = substring(user_name, 1, length(user_name) - 1) {where_is}")  # fmt: skip
+        engine.execute(f"ALTER TABLE events UPDATE user_name = substring(user_name, 1, length(user_name) - 1) {where_is}")  # fmt: skip
         engine.close()
 
 

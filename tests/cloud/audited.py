@@ -13,9 +13,9 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from stackbus.events.model import Event
-from stackbus.query.audit import Line, told
-from stackbus.query.events import listed
-from stackbus.query.filter import Filter
+from stackbus.query.audit import Line, fold_events
+from stackbus.query.events import list_events
+from stackbus.query.filter import EventFilter
 from stackbus.settings import Settings
 from stackbus.wiring.history import open_history
 from tests.cloud.check import Unsaid
@@ -32,13 +32,13 @@ def lines(place: Place, wanted: set[str]) -> list[Line]:
         events: list[Event] = []
 
         def are_recorded() -> bool:
-            events[:] = listed(history, Filter(), payload=False)
+            events[:] = list_events(history, EventFilter(), with_payload=False)
             return wanted <= {event.id for event in events}
 
         if not wait_until(are_recorded, _PATIENCE, 0.5):
             missing = wanted - {event.id for event in events}
             raise Failed(f"{len(missing)} notifications are not in the history")
-        return told(events)
+        return fold_events(events)
 
 
 def complaints(

@@ -11,9 +11,10 @@ from tests.conftest import golden
 
 from stackbus.events.model import Event
 from stackbus.events.normalise import normalise
-from stackbus.history.engine import opened
-from stackbus.history.history import History, Layout, Prepared
-from stackbus.query.audit import Subject, story, told
+from stackbus.history.batches import EventRow
+from stackbus.history.history import History
+from stackbus.history.session import Layout, open_engine
+from stackbus.query.audit import Subject, audit_trail, fold_events
 
 BEGAN = datetime(2026, 11, 24, tzinfo=UTC)
 CAPTURED = [event for one in golden() for event in normalise(one.body, "bus", BEGAN, one.service)]
@@ -33,7 +34,7 @@ def event(second: float, type_: str, action: str, phase: str, **fields: object) 
 
 
 def lines(*events: Event) -> list[tuple[str, str, float | None, int]]:
-    return [(one.action, one.state, one.duration, len(one.events)) for one in told(events)]
+    return [(one.action, one.state, one.duration, len(one.events)) for one in fold_events(events)]
 
 
 def test_start_and_end_are_one_line_with_its_duration() -> None:
@@ -50,7 +51,7 @@ def test_what_began_and_was_not_heard_of_again_is_started() -> None:
 
 
 def test_an_error_is_a_failure_with_its_reason() -> None:
-    (line,) = told(
+    (line,) = fold_events(
         [
             event(0, "compute.instance.create.start", "create", "start"),
             event(2, "compute.instance.create.error", "create", "error",
@@ -95,7 +96,7 @@ def test_one_format_may_tell_once_what_the_other_begins_and_ends() -> None:
 
 
 def test_a_user_is_named_wherever_one_service_tells_the_name() -> None:
-    first, second, third = told(
+    first, second, third = fold_events(
         [
             event(0, "volume.create.end", "create", "end", service="cinder"),
             event(1, "network.create.end", "create", "end", service="neutron", user_name="alice"),
@@ -129,7 +130,7 @@ def test_two_at_once_are_kept_apart_by_their_request_and_resource() -> None:
 
 
 def test_a_start_that_names_no_resource_belongs_to_the_end_of_its_request() -> None:
-    (line,) = told(
+    (line,) = fold_events(
         [
             event(0, "port.create.start", "create", "start", resource_id="", service="neutron",
                   resource_type="port"),
@@ -141,7 +142,7 @@ def test_a_start_that_names_no_resource_belongs_to_the_end_of_its_request() -> N
 
 
 def test_what_is_told_only_later_is_told() -> None:
-    (line,) = told(
+    (line,) = fold_events(
         [
             event(0, "a.start", "create", "start", user_name="", address="", project_id=""),
             event(1, "a.end", "create", "end", user_name="alice", address="192.0.2.1"),
@@ -152,10 +153,10 @@ def test_what_is_told_only_later_is_told() -> None:
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
-    engine = opened(f"chdb://{tmp_path_factory.mktemp('audit')}/history")
+    engine = open_engine(f"chdb://{tmp_path_factory.mktemp('audit')}/history")
     made = History(engine, Layout(), "r1")
     made.migrate()
-    made.store([Prepared.of(one) for one in CAPTURED], [])
+    made.events.store([EventRow.from_event(one) for one in CAPTURED])
     yield made
     made.close()
 
@@ -172,16 +173,16 @@ def test_a_story_is_found_by_id_by_name_and_by_request(history: History) -> None
         Subject(project=one.project_id),
         Subject(request=one.request_id),
     ):
-        found = story(history, subject, None, None)
+        found = audit_trail(history, subject, None, None)
         assert one.id in {event.id for line in found for event in line.events}
         assert found == sorted(found, key=lambda line: line.time)
-    assert story(history, Subject(resource="nothing has this name"), None, None) == []
-    assert story(history, Subject(resource=one.resource_id), BEGAN, None) == []
+    assert audit_trail(history, Subject(resource="nothing has this name"), None, None) == []
+    assert audit_trail(history, Subject(resource=one.resource_id), BEGAN, None) == []
 
 
 def test_designate_s_twins_are_one_line(history: History) -> None:
     zones = [event for event in CAPTURED if event.type == "dns.zone.create"]
-    for line in story(history, Subject(resource=zones[0].resource_id), None, None):
+    for line in audit_trail(history, Subject(resource=zones[0].resource_id), None, None):
         if line.action == "create" and line.resource_type == "zone":
             assert sorted(event.type for event in line.events) == [
                 "dns.domain.create",
@@ -194,9 +195,9 @@ def test_designate_s_twins_are_one_line(history: History) -> None:
 def test_periodic_reports_are_told_only_when_asked(history: History) -> None:
     report = next(event for event in CAPTURED if event.action == "exists" and event.resource_id)
     subject = Subject(resource=report.resource_id)
-    without = story(history, subject, None, None)
+    without = audit_trail(history, subject, None, None)
     assert all(line.action != "exists" for line in without)
-    with_them = story(history, subject, None, None, periodic=True)
+    with_them = audit_trail(history, subject, None, None, with_periodic=True)
     assert any(line.action == "exists" for line in with_them)
 
 
@@ -222,8 +223,8 @@ def test_the_start_that_names_no_resource_is_looked_for_before_its_end(
         event(ended, "port.create.end", "create", "end", resource_id=name, id=f"end of {name}",
               **port),
     ]  # fmt: skip
-    history.store([Prepared.of(one) for one in both], [])
+    history.events.store([EventRow.from_event(one) for one in both])
     begin = both[1].time - since if since else None
-    (line,) = story(history, Subject(resource=name), begin, None)
+    (line,) = audit_trail(history, Subject(resource=name), begin, None)
     assert len(line.events) == parts
     assert line.duration == (seconds if parts == 2 else None)

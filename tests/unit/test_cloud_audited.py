@@ -12,7 +12,7 @@ from tests.conftest import golden
 from tests.unit.test_audit import BEGAN
 
 from stackbus.events.normalise import normalise
-from stackbus.query.audit import Line, told
+from stackbus.query.audit import Line, fold_events
 
 DELETED = next(one.body for one in golden() if b"compute.instance.delete.end" in one.body)
 (EVENT,) = normalise(DELETED, "bus", BEGAN, "nova")
@@ -32,7 +32,7 @@ def call(**changed: Any) -> dict[str, Any]:
 def complained(
     given: dict[str, Any], *excused: Unsaid, story: list[Line] | None = None
 ) -> list[str]:
-    lines = told([EVENT]) if story is None else story
+    lines = fold_events([EVENT]) if story is None else story
     return list(complaints([given], [[EVENT.id]], lines, excused))
 
 
@@ -63,7 +63,7 @@ def test_each_lack_is_complained_of_unless_it_is_excused(
 
 def test_a_success_that_the_audit_calls_a_failure_is_complained_of() -> None:
     failed = msgspec.structs.replace(EVENT, outcome="failure")
-    (complaint,) = complained(call(), story=told([failed]))
+    (complaint,) = complained(call(), story=fold_events([failed]))
     assert "it succeeded" in complaint
 
 

@@ -15,8 +15,10 @@ from tests.recording import GOLDEN
 from stackbus.errors import HistoryUnreachable
 from stackbus.events.scrub import Scrubber
 from stackbus.flow.stream import Delivery
-from stackbus.history.engine import opened
-from stackbus.history.history import History, Layout
+from stackbus.history.history import History
+from stackbus.history.session import Layout, open_engine
+from stackbus.query.events import list_events
+from stackbus.query.filter import EventFilter
 from stackbus.sinks.history import HistorySink, HistoryWriter, QuarantineFull
 from stackbus.sources.bus import BusSource
 
@@ -41,9 +43,9 @@ class BrokenWriter(HistoryWriter):
 
 
 def open_writer(path: Path, kind: type[HistoryWriter] = HistoryWriter) -> HistoryWriter:
-    history = History(opened(f"chdb://{path}"), Layout(), "test")
+    history = History(open_engine(f"chdb://{path}"), Layout(), "test")
     history.migrate()
-    return kind(history, BusSource.extract, Scrubber(), 1000)
+    return kind(history, BusSource.extract, Scrubber(), "RegionOne", 1000)
 
 
 @pytest.fixture
@@ -64,6 +66,13 @@ def test_a_batch_is_stored_once_however_often_it_is_written(sink: HistorySink) -
     outcomes = [sink.write(BATCH) for _ in range(3)]
     assert [outcome.written for outcome in outcomes] == [len(GOLDEN), 0, 0]
     assert [outcome.duplicates for outcome in outcomes] == [0, len(GOLDEN), len(GOLDEN)]
+
+
+def test_events_bear_the_region_of_the_recorder(sink: HistorySink, tmp_path: Path) -> None:
+    sink.write(BATCH)
+    history = History(open_engine(f"chdb://{tmp_path}/history"), Layout(), "reader")
+    assert {event.region for event in list_events(history, EventFilter())} == {"RegionOne"}
+    history.close()
 
 
 def test_an_unreadable_body_is_rejected_and_the_others_are_stored(sink: HistorySink) -> None:

@@ -38,7 +38,7 @@ def record(body: bytes, service: str = "") -> str | None:
         channel="bus", origin="x", body=body, received=datetime.now(UTC), service=service
     )
     try:
-        events = prepare(delivery, BusSource.extract, SCRUBBER)
+        events = prepare(delivery, BusSource.extract, SCRUBBER, "")
     except Unreadable as error:
         return str(error)
     assert events

@@ -82,7 +82,7 @@ def test_the_fields_are_the_contract() -> None:
         "id", "index", "time", "received", "service", "type", "action", "phase", "outcome",
         "priority", "publisher", "host", "resource_type", "resource_id", "resource_name",
         "project_id", "user_id", "user_name", "actor_project_id", "request_id",
-        "global_request_id", "address", "attributes", "payload", "channels",
+        "global_request_id", "address", "attributes", "payload", "channels", "region",
     )  # fmt: skip
     assert set(FIELDS) >= LEFT_OUT
 

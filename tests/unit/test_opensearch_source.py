@@ -30,11 +30,11 @@ class MemoryPositions:
     def __init__(self) -> None:
         self.saved: dict[str, str] = {}
 
-    def positions(self, channel: str) -> dict[str, str]:
+    def load(self, channel: str) -> dict[str, str]:
         assert channel == "opensearch"
         return dict(self.saved)
 
-    def save_positions(self, channel: str, positions: Mapping[str, str]) -> None:
+    def save(self, channel: str, positions: Mapping[str, str]) -> None:
         assert channel == "opensearch"
         self.saved.update(positions)
 

@@ -11,7 +11,7 @@ from stackbus import logs
 from stackbus.cli import options
 from stackbus.cli.output import Format, errors, note, progress, show, show_table
 from stackbus.errors import InputError
-from stackbus.query.audit import Line, Subject, story
+from stackbus.query.audit import Line, Subject, audit_trail
 from stackbus.wiring.history import open_history
 
 
@@ -59,7 +59,7 @@ def audit(
         )
         begin, end = options.parse_period(since, until, datetime.now(UTC))
         with open_history(settings) as store, progress("reading the history"):
-            lines = story(store, subject, begin, end, periodic=periodic)
+            lines = audit_trail(store, subject, begin, end, with_periodic=periodic)
         if output is not Format.table:
             show([line.to_json() for line in lines], output)
             return

@@ -41,9 +41,9 @@ def coverage(
         if channel is not None and not missed:
             raise InputError("--channel can only be used with --missed")
         with open_history(settings) as store, progress("comparing the channels"):
-            channels = covering.coverage(store, begin, end)
+            channels = covering.compare_channels(store, begin, end)
             answer = covering.Coverage(
-                channels, list(covering.missed(store, channels, begin, end, channel))
+                channels, list(covering.list_missed(store, channels, begin, end, channel))
             )
         if output is not Format.table:
             show(answer.to_json(), output)

@@ -25,10 +25,9 @@ from stackbus import logs
 from stackbus.cli import options
 from stackbus.cli.output import end_with_pipe, errors, escape, show_table
 from stackbus.errors import InputError
-from stackbus.events.model import FIELDS, Event
+from stackbus.events.model import FIELD_INFO, FIELDS, TEXT_FIELDS, Event
 from stackbus.query import events as asking
-from stackbus.query.filter import FIELDS as TEXT_FIELDS
-from stackbus.query.filter import Filter, moment
+from stackbus.query.filter import EventFilter, parse_time
 from stackbus.wiring.history import open_history
 
 
@@ -43,18 +42,11 @@ class EventFormat(StrEnum):
 
 _JSON = (EventFormat.json, EventFormat.jsonl)
 
-_EXAMPLES = {
-    "type": ": a pattern, such as 'instance.*'",
-    "action": ": create, delete, login, ...",
-    "phase": ": start, end, error, none",
-    "outcome": ": success, failure, unknown",
-    "resource_type": ": server, volume, ...",
-    "project_id": ", the owner's",
-    "user_id": ", the actor's",
-    "user_name": ", the actor's",
-    "address": " of the actor",
-    "id": ": the notification's message_id",
-}
+
+def _option_help(name: str) -> str:
+    """Return the help of a field's option: the description of the field."""
+    description = FIELD_INFO[name].description
+    return f"{description[0].upper()}{description[1:]}."
 
 
 def _add_field_options(command: Callable[..., None]) -> Callable[..., None]:
@@ -75,7 +67,7 @@ def _add_field_options(command: Callable[..., None]) -> Callable[..., None]:
                 typer.Option(
                     f"--{name.replace('_', '-')}",
                     metavar="VALUE",
-                    help=f"Only with this {name.replace('_', ' ')}{_EXAMPLES.get(name, '')}.",
+                    help=_option_help(name),
                     show_default=False,
                 ),
             ],
@@ -159,12 +151,12 @@ def events(
         settings = options.settings(state, history=history)
         now = datetime.now(UTC)
         begin, end = options.parse_period(since, until, now)
-        event_filter = Filter(
+        event_filter = EventFilter(
             values={name: tuple(values) for name, values in fields.items()},
             indices=tuple(index or ()),
             since=begin,
             until=end,
-            received_since=moment(received_since, "--received-since", now)
+            received_since=parse_time(received_since, "--received-since", now)
             if received_since
             else None,
             channels=tuple(channel or ()),
@@ -177,19 +169,23 @@ def events(
             raise InputError("--by can only be used with --count")
         with open_history(settings) as store, end_with_pipe():
             if by:
-                _print_counts(asking.counts(store, event_filter, by), by, output)
+                _print_counts(asking.count_by(store, event_filter, by), by, output)
                 return
             if count:
-                number = asking.count(store, event_filter)
+                number = asking.count_events(store, event_filter)
                 print(json.dumps({"count": number}) if output in _JSON else number)
                 return
             has_payload = output is not EventFormat.table
-            answer: Iterator[Event] = asking.listed(store, event_filter, limit, payload=has_payload)
+            answer: Iterator[Event] = asking.list_events(
+                store, event_filter, limit, with_payload=has_payload
+            )
             if follow:
                 is_stopped = _catch_signals()
                 answer = chain(
                     answer,
-                    asking.followed(store, event_filter, now, is_stopped, payload=has_payload),
+                    asking.follow_events(
+                        store, event_filter, now, is_stopped, with_payload=has_payload
+                    ),
                 )
             _print_events(answer, output)
 
@@ -241,10 +237,8 @@ def _csv_row(event: Event) -> list[object]:
     return [value[name] for name in FIELDS]
 
 
-def _print_counts(
-    counts: Iterator[tuple[tuple[str, ...], int]], by: list[str], output: EventFormat
-) -> None:
-    rows = ({**dict(zip(by, values, strict=True)), "count": count} for values, count in counts)
+def _print_counts(groups: Iterable[asking.Group], by: list[str], output: EventFormat) -> None:
+    rows = ({**dict(zip(by, group.values, strict=True)), "count": group.count} for group in groups)
     match output:
         case EventFormat.json:
             print(json.dumps(list(rows), indent=2))
@@ -259,7 +253,10 @@ def _print_counts(
             titles = [name.upper() for name in by]
             show_table(
                 [*titles, ">COUNT"],
-                [(*(value or "-" for value in values), f"{count:,}") for values, count in counts],
+                [
+                    (*(value or "-" for value in group.values), f"{group.count:,}")
+                    for group in groups
+                ],
             )
 
 

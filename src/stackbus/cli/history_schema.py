@@ -6,7 +6,7 @@ import typer
 
 from stackbus.cli import options
 from stackbus.cli.output import errors
-from stackbus.history.history import Layout, migrations, statements
+from stackbus.history.session import Layout, migrations, statements
 
 history = typer.Typer(
     add_completion=False,

@@ -151,11 +151,11 @@ def parse_period(
     since: str | None, until: str | None, now: datetime
 ) -> tuple[datetime | None, datetime | None]:
     """Read ``--since`` and ``--until``; times such as -2h count from ``now``. Raises InputError."""
-    from stackbus.query.filter import moment  # noqa: PLC0415 -- imports the history
+    from stackbus.query.filter import parse_time  # noqa: PLC0415 -- imports the history
 
     return (
-        moment(since, "--since", now) if since else None,
-        moment(until, "--until", now) if until else None,
+        parse_time(since, "--since", now) if since else None,
+        parse_time(until, "--until", now) if until else None,
     )
 
 

@@ -12,7 +12,7 @@ from stackbus import logs
 from stackbus.cli import options
 from stackbus.cli.output import Format, errors, note, progress, show, show_table
 from stackbus.errors import InputError
-from stackbus.history.history import Quarantined
+from stackbus.history.quarantine import QuarantinedBody
 from stackbus.sinks.quarantine import retry as retry_all
 from stackbus.wiring.history import open_history, scrubber
 from stackbus.wiring.record import EXTRACTS
@@ -40,10 +40,10 @@ def quarantine(
         with open_history(settings) as store:
             if retry:
                 with progress("decoding the quarantined notifications again"):
-                    result = retry_all(store, scrubber(settings), EXTRACTS)
+                    result = retry_all(store, scrubber(settings), EXTRACTS, settings.region)
                 note(f"{result.released} have been recorded as events, {result.left} are left")
                 return
-            bodies = sorted(store.quarantined(), key=lambda quarantined: quarantined.received)
+            bodies = sorted(store.quarantine, key=lambda quarantined: quarantined.received)
         if body is not None:
             sys.stdout.buffer.write(_find(bodies, body).body)
         elif output is not Format.table:
@@ -53,9 +53,9 @@ def quarantine(
             show_table(columns, [_row(quarantined) for quarantined in bodies])
 
 
-def _find(bodies: Sequence[Quarantined], prefix: str) -> Quarantined:
+def _find(bodies: Sequence[QuarantinedBody], prefix: str) -> QuarantinedBody:
     """Return the body whose digest begins with ``prefix``. Raises InputError."""
-    matches = [quarantined for quarantined in bodies if quarantined.digest.startswith(prefix)]
+    matches = [quarantined for quarantined in bodies if quarantined.sha256.startswith(prefix)]
     if len(matches) != 1:
         raise InputError(
             f"--body: {len(matches)} bodies in quarantine have a digest that begins with {prefix!r}"
@@ -63,9 +63,9 @@ def _find(bodies: Sequence[Quarantined], prefix: str) -> Quarantined:
     return matches[0]
 
 
-def _row(quarantined: Quarantined) -> tuple[str, ...]:
+def _row(quarantined: QuarantinedBody) -> tuple[str, ...]:
     return (
-        quarantined.digest[:12],
+        quarantined.sha256[:12],
         f"{quarantined.received:%Y-%m-%d %H:%M:%S}",
         quarantined.channel,
         quarantined.origin,

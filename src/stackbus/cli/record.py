@@ -20,7 +20,7 @@ from stackbus.errors import InputError
 from stackbus.flow import runner
 from stackbus.flow.loop import Loop
 from stackbus.history.history import History
-from stackbus.query import digests as signing
+from stackbus.query import signing
 from stackbus.settings import Settings
 from stackbus.sources.bus import BUS
 from stackbus.wiring.history import digest_folder, open_history, retention_start
@@ -93,7 +93,7 @@ def record(
         if secret is None and not logs and opensearch is None:
             raise InputError("nothing to record: give --secret FILE, --logs PATH or --opensearch")
         idle_seconds = options.parse_idle_seconds(until_idle)
-        key = signing.private_key(settings.signing_key) if settings.signing_key else None
+        key = signing.read_private_key(settings.signing_key) if settings.signing_key else None
         folder = digest_folder(settings)
         with open_history(settings) as store:
             running = recorders(
@@ -111,7 +111,9 @@ def record(
             if key is not None:
 
                 def sign_past_hours() -> None:
-                    signing.sign(store, folder, key, datetime.now(UTC), only_past_hours=True)
+                    signing.sign_history(
+                        store, folder, key, datetime.now(UTC), only_past_hours=True
+                    )
 
                 chores.append(runner.Chore("sign", _MINUTE, sign_past_hours))
             with _progress() as report:
@@ -121,14 +123,14 @@ def record(
                     )
                 finally:
                     if key is not None:
-                        signing.sign(store, folder, key, datetime.now(UTC))
+                        signing.sign_history(store, folder, key, datetime.now(UTC))
         note(_summary(running))
 
 
 def _expire(settings: Settings, history: History) -> None:
     start = retention_start(settings)
     if start is not None:
-        for month in history.expire(start):
+        for month in history.events.expire(start):
             log.info("record.expired", month=month)
 
 

@@ -12,7 +12,7 @@ from stackbus import logs
 from stackbus.cli import options
 from stackbus.cli.output import errors, note, progress
 from stackbus.errors import InputError
-from stackbus.query import digests as signing
+from stackbus.query import signing
 from stackbus.wiring.history import digest_folder, open_history
 
 
@@ -39,10 +39,10 @@ def sign(
         settings = options.settings(state, history=history, signing_key=key, digests=digests)
         if settings.signing_key is None:
             raise InputError("no key: give --key FILE, or set STACKBUS_SIGNING_KEY")
-        private_key = signing.private_key(settings.signing_key)
+        private_key = signing.read_private_key(settings.signing_key)
         folder = digest_folder(settings)
         with open_history(settings) as store, progress("looking for unsigned events") as report:
-            paths = signing.sign(store, folder, private_key, datetime.now(UTC), report)
+            paths = signing.sign_history(store, folder, private_key, datetime.now(UTC), report)
         for path in paths:
             print(path)
         if not paths:

@@ -11,9 +11,8 @@ from stackbus import logs
 from stackbus.cli import options
 from stackbus.cli.output import Format, errors, note, progress, show, show_table
 from stackbus.errors import InputError, StackbusError
-from stackbus.query import digests as signing
-from stackbus.query.proof import Verdict
-from stackbus.query.proof import verify as verify_history
+from stackbus.query import signing
+from stackbus.query.verification import Verdict, verify_history
 from stackbus.wiring.history import digest_folder, open_history, retention_start
 
 _MAX_ROWS = 1000
@@ -42,8 +41,10 @@ def verify(
         logs.configure()
         settings = options.settings(state, history=history, verifying_key=key, digests=digests)
         folder = digest_folder(settings)
-        public_key = signing.public_key(settings.verifying_key) if settings.verifying_key else None
-        if public_key is None and signing.written(folder):
+        public_key = (
+            signing.read_public_key(settings.verifying_key) if settings.verifying_key else None
+        )
+        if public_key is None and signing.read_digests(folder):
             raise InputError(
                 f"{folder} has signed digests: give the signer's public key with --key FILE, or "
                 "set STACKBUS_VERIFYING_KEY"
@@ -54,15 +55,15 @@ def verify(
             show(verdict.to_json(), output)
         else:
             _show_verdict(verdict)
-        if verdict.findings:
+        if verdict.discrepancies:
             raise typer.Exit(StackbusError.exit_code)
 
 
 def _show_verdict(verdict: Verdict) -> None:
-    if verdict.findings:
+    if verdict.discrepancies:
         rows = [
-            (finding.kind, finding.event or "-", finding.place, finding.message)
-            for finding in verdict.findings[:_MAX_ROWS]
+            (entry.kind, entry.event or "-", entry.place, entry.message)
+            for entry in verdict.discrepancies[:_MAX_ROWS]
         ]
         show_table(("FOUND", "EVENT", "PLACE", "WHAT"), rows)
     until = f", until {verdict.signed_until:%Y-%m-%d %H:%M:%S}" if verdict.signed_until else ""
@@ -71,9 +72,9 @@ def _show_verdict(verdict: Verdict) -> None:
         f"{verdict.signed:,} events are signed by {verdict.digests:,} digests{until}; "
         f"{verdict.unsigned:,} are chained but not signed yet{expired}"
     )
-    if verdict.findings:
-        more = len(verdict.findings) - _MAX_ROWS
+    if verdict.discrepancies:
+        more = len(verdict.discrepancies) - _MAX_ROWS
         hidden = f", {more:,} of them not listed (-o json)" if more > 0 else ""
-        note(f"{len(verdict.findings):,} differences from what was recorded{hidden}")
+        note(f"{len(verdict.discrepancies):,} differences from what was recorded{hidden}")
     else:
         note("everything is as it was recorded")

@@ -24,6 +24,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 
 import msgspec
+from msgspec import structs
 
 from stackbus import metrics
 from stackbus.errors import HistoryUnreachable, StackbusError, Unreadable
@@ -31,7 +32,9 @@ from stackbus.events.envelope import decode
 from stackbus.events.normalise import normalise
 from stackbus.events.scrub import Scrubber
 from stackbus.flow.stream import Delivery, Outcome
-from stackbus.history.history import History, Prepared, Quarantined
+from stackbus.history.batches import EventRow
+from stackbus.history.history import History
+from stackbus.history.quarantine import QuarantinedBody
 from stackbus.processes import end_with_parent
 
 Extract = Callable[[bytes], bytes]
@@ -182,12 +185,21 @@ class HistoryWriter:
     """Reads the deliveries of one source and stores their events in ``history``."""
 
     def __init__(
-        self, history: History, extract: Extract, scrubber: Scrubber, quarantine_max_bytes: int
+        self,
+        history: History,
+        extract: Extract,
+        scrubber: Scrubber,
+        region: str,
+        quarantine_max_bytes: int,
     ) -> None:
-        """Read with the source's ``extract``; limit the quarantine to ``quarantine_max_bytes``."""
+        """Read with the source's ``extract``; limit the quarantine to ``quarantine_max_bytes``.
+
+        ``region`` is the region of the cloud whose notifications the recorder receives.
+        """
         self._history = history
         self._extract = extract
         self._scrubber = scrubber
+        self._region = region
         self._quarantine_max_bytes = quarantine_max_bytes
 
     def write(self, batch: Sequence[Delivery]) -> WriteResult:
@@ -195,35 +207,36 @@ class HistoryWriter:
 
         Raises QuarantineFull, and HistoryError.
         """
-        events: list[Prepared] = []
-        unreadable: list[Quarantined] = []
+        rows: list[EventRow] = []
+        unreadable: list[QuarantinedBody] = []
         for delivery in batch:
             try:
-                events += prepare(delivery, self._extract, self._scrubber)
+                rows += prepare(delivery, self._extract, self._scrubber, self._region)
             except Unreadable as error:
                 unreadable.append(self._quarantine(delivery, str(error)))
         if unreadable:
             self._check_quarantine_size(unreadable)
-        stored = self._history.store(events, unreadable)
-        first = [event for event in events if event.index == 0]  # one for each notification
+            self._history.quarantine.add(unreadable)
+        stored = self._history.events.store(rows)
+        first = [row for row in rows if row.index == 0]  # one for each notification
         return WriteResult(
             new=stored.new_by_service,
-            duplicates=stored.known_by_service,
-            untyped=Counter(event.service for event in first if not event.resource_type),
+            duplicates=stored.duplicates_by_service,
+            untyped=Counter(row.service for row in first if not row.resource_type),
             quarantined=len(unreadable),
-            newest=max((event.time for event in first), default=None),
+            newest=max((row.time for row in first), default=None),
         )
 
-    def _quarantine(self, delivery: Delivery, reason: str) -> Quarantined:
+    def _quarantine(self, delivery: Delivery, reason: str) -> QuarantinedBody:
         body = delivery.body
         if not delivery.scrubbed:
             body = self._scrubber.mask_secrets(body)
-        return Quarantined(
+        return QuarantinedBody(
             delivery.received, delivery.channel, delivery.origin, delivery.service, reason, body
         )
 
-    def _check_quarantine_size(self, unreadable: Sequence[Quarantined]) -> None:
-        size = self._history.quarantined_bytes() + sum(len(item.body) for item in unreadable)
+    def _check_quarantine_size(self, unreadable: Sequence[QuarantinedBody]) -> None:
+        size = self._history.quarantine.size() + sum(len(item.body) for item in unreadable)
         if size > self._quarantine_max_bytes:
             raise QuarantineFull(
                 f"the quarantine would hold {size:,} bytes, more than quarantine_max_bytes allows "
@@ -233,7 +246,9 @@ class HistoryWriter:
             )
 
 
-def prepare(delivery: Delivery, extract: Extract, scrubber: Scrubber) -> list[Prepared]:
+def prepare(
+    delivery: Delivery, extract: Extract, scrubber: Scrubber, region: str
+) -> list[EventRow]:
     """Return the events of a delivery, ready to store; secrets are removed if none were before.
 
     Raises Unreadable, whatever the body holds, with a reason that quotes nothing of it.
@@ -244,7 +259,7 @@ def prepare(delivery: Delivery, extract: Extract, scrubber: Scrubber) -> list[Pr
             # Some names are secret in one event type only, so the type is read first.
             body = scrubber.scrub(body, decode(body).event_type).body
         events = normalise(body, delivery.channel, delivery.received, delivery.service)
-        return [Prepared.of(event) for event in events]
+        return [EventRow.from_event(structs.replace(event, region=region)) for event in events]
     except Unreadable:
         raise
     except Exception as error:  # an error in one body must not stop the others

@@ -13,7 +13,8 @@ import structlog
 from stackbus.errors import Unreadable
 from stackbus.events.scrub import Scrubber
 from stackbus.flow.stream import Delivery
-from stackbus.history.history import History, Quarantined
+from stackbus.history.history import History
+from stackbus.history.quarantine import QuarantinedBody
 from stackbus.sinks.history import Extract, prepare
 
 log = structlog.get_logger()
@@ -27,31 +28,33 @@ class RetryResult:
     left: int
 
 
-def retry(history: History, scrubber: Scrubber, extracts: Mapping[str, Extract]) -> RetryResult:
+def retry(
+    history: History, scrubber: Scrubber, extracts: Mapping[str, Extract], region: str
+) -> RetryResult:
     """Read every body in quarantine again; store those that are readable now.
 
     ``extracts`` holds the ``extract`` of each source, by channel. A body of another channel, which
     a newer stackbus may have recorded, is left and logged.
     """
     released = left = 0
-    for item in history.quarantined():
+    for item in history.quarantine:
         extract = extracts.get(item.channel)
         if extract is None:
             log.warning("quarantine.unknown_channel", channel=item.channel, origin=item.origin)
             left += 1
             continue
         try:
-            events = prepare(_as_delivery(item), extract, scrubber)
+            rows = prepare(_as_delivery(item), extract, scrubber, region)
         except Unreadable:
             left += 1
             continue
-        history.store(events, [])
-        history.release([item])
+        history.events.store(rows)
+        history.quarantine.release([item])
         released += 1
     return RetryResult(released, left)
 
 
-def _as_delivery(item: Quarantined) -> Delivery:
+def _as_delivery(item: QuarantinedBody) -> Delivery:
     return Delivery(
         channel=item.channel,
         origin=item.origin,

@@ -96,8 +96,7 @@ class _Follower:
         self._paths = paths
         self._positions = positions
         self._progress = {
-            file_id: _Progress(**json.loads(text))
-            for file_id, text in positions.positions(LOG).items()
+            file_id: _Progress(**json.loads(text)) for file_id, text in positions.load(LOG).items()
         }
         self._unsaved: deque[tuple[int, str, _Progress]] = deque()
         self._delivered = 0
@@ -137,7 +136,7 @@ class _Follower:
         while self._unsaved and self._unsaved[0][0] <= position:
             _, file_id, progress = self._unsaved.popleft()
             texts[file_id] = json.dumps(asdict(progress))
-        self._positions.save_positions(LOG, texts)
+        self._positions.save(LOG, texts)
 
     def _scan(self) -> None:
         """List the files with lines to read, each up to its size at the scan before.

@@ -63,7 +63,7 @@ class _Reader:
         self._index = index
         self._positions = positions
         self._origin = f"{server.name}/{index}"
-        saved = positions.positions(OPENSEARCH).get(self._origin, "")
+        saved = positions.load(OPENSEARCH).get(self._origin, "")
         self._since = int(saved) if saved.isdecimal() else None
         self._skip = 0  # documents of exactly that time that were read
         self._next_search = 0.0
@@ -105,7 +105,7 @@ class _Reader:
     def commit(self, position: int) -> None:
         """Save the position, less the time by which a document may be late."""
         saved = str(max(0, position - _LATENESS))
-        self._positions.save_positions(OPENSEARCH, {self._origin: saved})
+        self._positions.save(OPENSEARCH, {self._origin: saved})
 
     def _advance(self, newest: int, count: int) -> None:
         """Move on to ``newest``, of which the page holds ``count`` documents."""

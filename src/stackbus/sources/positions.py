@@ -7,10 +7,10 @@ from typing import Protocol
 
 
 class Positions(Protocol):
-    """A store of positions, by channel and by source; the history is one."""
+    """A store of positions, by channel and by source; ``history/positions.py`` is one."""
 
-    def positions(self, channel: str) -> dict[str, str]:
+    def load(self, channel: str) -> dict[str, str]:
         """Return the saved positions of a channel, by source. Raises StackbusError."""
 
-    def save_positions(self, channel: str, positions: Mapping[str, str]) -> None:
+    def save(self, channel: str, positions: Mapping[str, str]) -> None:
         """Save positions of a channel, by source. Raises StackbusError."""

@@ -12,8 +12,8 @@ from urllib.parse import quote
 from uuid import uuid4
 
 from stackbus.events.scrub import Scrubber
-from stackbus.history.engine import opened
-from stackbus.history.history import History, Layout
+from stackbus.history.history import History
+from stackbus.history.session import Layout, open_engine
 from stackbus.settings import Settings
 from stackbus.state import StateFolder
 
@@ -36,7 +36,7 @@ def connect_history(settings: Settings) -> History:
     time and a random number.
     """
     dsn = settings.history.value if settings.history else None
-    engine = opened(dsn or f"chdb://{quote(str(StateFolder(settings.state).history))}")
+    engine = open_engine(dsn or f"chdb://{quote(str(StateFolder(settings.state).history))}")
     host = re.sub(r"[^A-Za-z0-9.-]", "-", socket.gethostname())
     chain = f"{host}-{datetime.now(UTC):%Y%m%dT%H%M%S}-{uuid4().hex[:8]}"
     return History(engine, Layout(settings.history_cluster), chain)

@@ -49,7 +49,7 @@ def recorders(
     if secret is not None:
         channels.append(_bus(settings, secret, by_password=by_password, plain=plain))
     if logs:
-        channels.append(LogSource(logs, history))
+        channels.append(LogSource(logs, history.positions))
     if opensearch is not None:
         channels.append(_opensearch(settings, history, *opensearch))
     limits = LoopSettings(
@@ -84,7 +84,7 @@ def _opensearch(settings: Settings, history: History, url: str, index: str) -> O
     file = settings.opensearch_password_file
     password = "" if file is None else read_first_line(file, "a password")
     server = OpenSearch(url, settings.opensearch_user, password, ca=settings.opensearch_ca)
-    return OpenSearchSource(server, index, history)
+    return OpenSearchSource(server, index, history.positions)
 
 
 def _history_sink(settings: Settings, channel: Channel) -> HistorySink:
@@ -96,4 +96,10 @@ def _history_writer(settings: Settings, extract: Extract) -> HistoryWriter:
     """Open the history, in a process that writes to it."""
     history = connect_history(settings)
     history.migrate()
-    return HistoryWriter(history, extract, scrubber(settings), settings.quarantine_max_bytes)
+    return HistoryWriter(
+        history,
+        extract,
+        scrubber(settings),
+        region=settings.region,
+        quarantine_max_bytes=settings.quarantine_max_bytes,
+    )
