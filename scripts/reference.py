@@ -292,7 +292,7 @@ def _untold() -> list[str]:
         "| calls | what is missing | why |",
         "|---|---|---|",
     ]
-    for lack in table.unsaid:
+    for lack in table.gaps:
         calls = f"{lack.calls}*" if lack.calls.endswith((".", "_")) else lack.calls
         lines.append(f"| {calls} | {', '.join(lack.lacks)} | {lack.reason} |")
     return lines
