@@ -3,6 +3,7 @@
 Absolute figures say more about the machine than about stackbus; each is printed beside a peer or
 a limit that ran on the same broker minutes before. Nothing here fails a build.
 
+    start      CPU time of `stackbus --help` and `topics`, against kubectl and openstack
     apply      100 topics by one definitions call, against one HTTP call for each object
     relay      the relay against RabbitMQ's own shovel, which moves the same without looking
     latency    from a service's publish to the consumer, at 500 a second
@@ -40,7 +41,7 @@ from rich.table import Table
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from bench import record
+from bench import record, start
 from tests.conftest import Broker, deployment, exposure, golden, node_at, wait_until, wipe
 from tests.kubernetes.conftest import Cloud, emulated_cloud, resource
 
@@ -139,6 +140,26 @@ def drained(broker: Broker, count: int) -> float:
             time.sleep(0.05)
 
 
+def bench_start(broker: Broker) -> None:
+    """Measure the start of the command line, with two topics on the broker."""
+    control = exposure(broker, broker.state / "own" / "secrets")
+    apply(control, "a", "b")
+    environment = _own_broker(broker)
+    show("start: CPU time of a command, median of 10 runs", start.start(environment))
+    apply(control)
+
+
+def _own_broker(broker: Broker) -> dict[str, str]:
+    """Return the settings by which a command uses ``broker`` as the user's own."""
+    password_file = broker.state / "password"
+    password_file.write_text(broker.description.password)
+    return {
+        "STACKBUS_STATE": str(broker.state / "own"),
+        "STACKBUS_MANAGEMENT_URL": broker.description.management_url,
+        "STACKBUS_MANAGEMENT_PASSWORD_FILE": str(password_file),
+    }
+
+
 def bench_apply(broker: Broker, control: Exposure) -> None:
     """Hold one definitions call against one call for each object."""
     topics = [f"t{number:03d}" for number in range(100)]
@@ -172,7 +193,6 @@ def bench_apply(broker: Broker, control: Exposure) -> None:
             kind_of(step.key).delete(broker.management, step.key)
     file = broker.state / "hundred.json"
     file.write_text(json.dumps(deployment(*topics).to_document()))
-    (broker.state / "password").write_text(broker.description.password)
     code = (
         "import resource, sys; from stackbus.cli.app import app\n"
         "try: app()\nexcept SystemExit: pass\n"
@@ -189,12 +209,7 @@ def bench_apply(broker: Broker, control: Exposure) -> None:
             "--state",
             str(broker.state / "own"),
         ],
-        env={
-            **os.environ,
-            "STACKBUS_STATE": str(broker.state / "own"),
-            "STACKBUS_MANAGEMENT_URL": broker.description.management_url,
-            "STACKBUS_MANAGEMENT_PASSWORD_FILE": str(broker.state / "password"),
-        },
+        env={**os.environ, **_own_broker(broker)},
         capture_output=True,
         text=True,
         check=True,
@@ -511,6 +526,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder, node(Path(folder)) as broker:
         control = exposure(broker, broker.state / "store")
         parts = {
+            "start": lambda: bench_start(broker),
             "apply": lambda: bench_apply(broker, control),
             "relay": lambda: bench_relay(broker, control),
             "latency": lambda: bench_latency(broker, control),

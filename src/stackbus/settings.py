@@ -19,6 +19,7 @@ from msgspec import Meta
 from stackbus.errors import InputError
 
 PREFIX = "STACKBUS_"
+_MIN_PORT, _MAX_PORT = 1024, 65_535
 
 
 class SecretStr:
@@ -70,9 +71,10 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     broker_ports: Annotated[
         str,
         Meta(
-            pattern=r"^[0-9]{4,5}-[0-9]{4,5}$",
+            pattern=r"^[0-9]{4,5}-[0-9]{4,5}\Z",
             description="Range from which the private broker draws its ports at its first start. "
             "The default ends below the ports that Linux gives to clients.",
+            extra={"expected": "a range of ports from 1024 to 65535, such as 20000-32767"},
         ),
     ] = "20000-32767"
     inner_vhost: Annotated[
@@ -451,10 +453,10 @@ def read_settings(environment: Mapping[str, str], options: Mapping[str, object])
 def port_range(settings: Settings) -> range:
     """Return the ports from which the private broker draws its own. Raises InputError."""
     first, last = map(int, settings.broker_ports.split("-"))
-    if not 1024 <= first < last <= 65_535:  # noqa: PLR2004 -- the ports that anybody may use
+    if not _MIN_PORT <= first < last <= _MAX_PORT:
         raise InputError(
-            f"{PREFIX}BROKER_PORTS: {settings.broker_ports!r} is not a range of ports from 1024 to "
-            "65535, such as 20000-32767"
+            f"setting {PREFIX}BROKER_PORTS: {settings.broker_ports!r}: expected a range of ports "
+            f"from {_MIN_PORT} to {_MAX_PORT}, such as 20000-32767"
         )
     return range(first, last + 1)
 

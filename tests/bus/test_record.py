@@ -64,7 +64,7 @@ def test_every_captured_notification_is_recorded_by_every_login(
         wait_until(lambda: backlog(broker, "siem") == 0)
         output = end_recorder(process)
     total = len(GOLDEN)
-    assert f"bus: {total} told, {total} stored, 0 known before, 0 in quarantine" in output
+    assert f"bus: {total} received, {total} stored, 0 already stored, 0 in quarantine" in output
     events = topic.events()
     assert Counter(ids) == Counter(str(event["id"]) for event in events if event["index"] == 0)
     assert {str(event["service"]) for event in events} == {item.service for item in GOLDEN}
@@ -74,15 +74,15 @@ def test_every_captured_notification_is_recorded_by_every_login(
 def test_a_recorder_ends_by_itself_when_nothing_more_comes(topic: Recorded) -> None:
     topic.publish(20)
     assert "20 stored" in topic.record_until_idle(idle="10s")
-    assert "bus: 0 told, 0 stored" in topic.record_until_idle(idle="1s")
+    assert "bus: 0 received, 0 stored" in topic.record_until_idle(idle="1s")
 
 
 def test_a_notification_that_was_recorded_before_is_recognised(topic: Recorded) -> None:
     notifications = list(copies(50))
     topic.publish_copies(notifications)
-    assert "50 told, 50 stored, 0 known before" in topic.record(50)
+    assert "50 received, 50 stored, 0 already stored" in topic.record(50)
     topic.publish_copies(notifications)
-    assert "50 told, 0 stored, 50 known before" in topic.record(50)
+    assert "50 received, 0 stored, 50 already stored" in topic.record(50)
     assert len({str(event["id"]) for event in topic.events()}) == 50
 
 
@@ -119,11 +119,11 @@ def test_a_recorder_ends_politely(topic: Recorded) -> None:
             stop.set()
             publisher.join()
     summary = output.splitlines()[-1]
-    assert "0 known before" in summary
+    assert "0 already stored" in summary
     stored = int(re.findall(r"([\d,]+) stored", summary)[0].replace(",", ""))
     wait_until(lambda: topic.unacknowledged() == 0)
     # The first recorder has acknowledged all that it stored: nothing of that comes again.
-    assert "0 known before" in topic.record(len(ids) - stored)
+    assert "0 already stored" in topic.record(len(ids) - stored)
     assert topic.count("--index", "0") == len(ids)
 
 
@@ -139,7 +139,7 @@ def test_metrics_show_the_recorders_work(topic: Recorded) -> None:
 
         wait_until(lambda: handled(port)["bus"] == 201)
         assert value("stackbus_record_stored_total{") == 200
-        assert value("stackbus_record_told_total{") == 200
+        assert value("stackbus_record_told_total{") == 201
         assert value('stackbus_record_quarantined_total{channel="bus"}') == 1
         assert value("stackbus_record_batch_notifications_count") >= 1
         assert value("stackbus_record_insert_seconds_count") >= 1
@@ -215,7 +215,9 @@ def test_an_index_of_opensearch_is_a_channel_too(topic: Recorded) -> None:
         arguments = ["--opensearch", server.url, "--index", "notification-*"]
         first = stackbus("record", *arguments, "--until-idle", "7s", state=topic.state, env=env)
         total = len(GOLDEN)
-        assert f"opensearch: {total} told, {total} stored, 0 known before, 0 in" in first.stderr
+        assert (
+            f"opensearch: {total} received, {total} stored, 0 already stored, 0 in" in first.stderr
+        )
         again = stackbus("record", *arguments, "--until-idle", "1s", state=topic.state, env=env)
         assert " 0 stored" in again.stderr
     assert "s3cret" not in first.stderr + again.stderr
@@ -282,8 +284,8 @@ def test_no_secret_gets_into_the_history_without_the_relay(topic: Recorded, tmp_
         f"Could not send notification to t. Payload={{'adminPass': '{one}', 'o': <x>}}\n"
     )
     summary = topic.record(6, "--logs", str(log), log=3)
-    assert "bus: 6 told, 2 stored, 0 known before, 4 in quarantine" in summary
-    assert "log: 3 told, 2 stored, 0 known before, 1 in quarantine" in summary
+    assert "bus: 6 received, 2 stored, 0 already stored, 4 in quarantine" in summary
+    assert "log: 3 received, 2 stored, 0 already stored, 1 in quarantine" in summary
     engine = open_engine(f"chdb://{topic.state}/history")
     rows = b"".join(
         engine.select(f"SELECT * FROM {table}", {})
@@ -337,7 +339,7 @@ def test_malformed_bodies_block_nothing_and_are_kept_whole(topic: Recorded) -> N
                 good += 1
     total = len(bad) + len(odd) + good
     summary = topic.record(total)
-    match = re.fullmatch(r"bus: ([\d,]+) told, ([\d,]+) stored, (\d+) known before, (\d+) in quarantine", summary)  # fmt: skip
+    match = re.fullmatch(r"bus: ([\d,]+) received, ([\d,]+) stored, (\d+) already stored, (\d+) in quarantine", summary)  # fmt: skip
     assert match is not None, summary
     received, stored, known, quarantined = (int(text.replace(",", "")) for text in match.groups())
     assert received == total
@@ -361,7 +363,7 @@ def test_a_notification_of_16_megabytes_is_one_like_any_other(topic: Recorded) -
     assert len(body) > 16 * 1024**2
     topic.publish_raw([body])
     topic.publish(100)
-    assert "bus: 101 told, 101 stored, 0 known before, 0 in quarantine" in topic.record(101)
+    assert "bus: 101 received, 101 stored, 0 already stored, 0 in quarantine" in topic.record(101)
     (event,) = topic.events("--id", "large")
     assert event["payload"] == large["payload"]
 
@@ -393,5 +395,5 @@ def test_a_quarantined_body_that_can_be_read_now_becomes_an_event(topic: Recorde
     )
     engine.close()
     process = stackbus("quarantine", "--retry", state=topic.state)
-    assert "1 could be read and are events now, 0 are left" in process.stderr
+    assert "1 recorded as events, 0 left in quarantine" in process.stderr
     assert topic.count("--id", str(GOLDEN[1].message()["message_id"])) >= 1

@@ -24,7 +24,6 @@ from stackbus.events.scrub import Scrubber
 from stackbus.flow.stream import Delivery
 from stackbus.relay.label import label
 from stackbus.sinks import history as history_sink
-from stackbus.sinks.history import prepare
 from stackbus.sources.bus import BusSource
 
 GOLDEN = golden()
@@ -38,7 +37,7 @@ def record(body: bytes, service: str = "") -> str | None:
         channel="bus", origin="x", body=body, received=datetime.now(UTC), service=service
     )
     try:
-        events = prepare(delivery, BusSource.extract, SCRUBBER, "")
+        events = history_sink.prepare(delivery, BusSource.extract, SCRUBBER, "")
     except Unreadable as error:
         return str(error)
     assert events

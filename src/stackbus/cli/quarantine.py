@@ -41,7 +41,7 @@ def quarantine(
             if retry:
                 with progress("decoding the quarantined notifications again"):
                     result = retry_all(store, scrubber(settings), EXTRACTS, settings.region)
-                note(f"{result.released} have been recorded as events, {result.left} are left")
+                note(f"{result.released} recorded as events, {result.left} left in quarantine")
                 return
             bodies = sorted(store.quarantine, key=lambda quarantined: quarantined.received)
         if body is not None:

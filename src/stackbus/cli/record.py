@@ -159,6 +159,6 @@ def _summary(running: Sequence[Loop]) -> str:
         tally = recorder.tally
         parts.append(
             f"{recorder.name}: {tally.received:,} received, {tally.written:,} stored, "
-            f"{tally.duplicates:,} stored before, {tally.rejected:,} in quarantine"
+            f"{tally.duplicates:,} already stored, {tally.rejected:,} in quarantine"
         )
     return "; ".join(parts)

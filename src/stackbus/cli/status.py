@@ -60,12 +60,11 @@ def _read(settings: Settings, broker: Broker) -> bus_status.BusStatus:
             "hosts": list(broker.endpoint.hosts),
         }
     )
+    topics = bus_status.topics(management, store, settings.outer_vhost)
     return bus_status.BusStatus(
         rabbitmq_version=str(management.overview()["rabbitmq_version"]),
         location=location,
         relay=bus_status.relay(management, settings.inner_vhost),
         is_recorded=is_private and StateFolder(settings.state).is_recorded,
-        topics=tuple(
-            topic.name for topic in bus_status.topics(management, store, settings.outer_vhost)
-        ),
+        topics=tuple(topic.name for topic in topics),
     )
