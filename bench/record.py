@@ -29,6 +29,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from tests.conftest import Broker, backlog, deployment, wait_until
 from tests.recording import GOLDEN, OUTER, Recorded, copies, expose_on, relay_label
 
+from stackbus.bus.names import PRIORITIES
 from stackbus.events.model import Event
 from stackbus.events.normalise import normalise
 from stackbus.expose.deployment import Queue, Topic
@@ -38,7 +39,6 @@ from stackbus.history.session import Layout, open_engine
 from stackbus.query.audit import Subject, audit_trail
 from stackbus.query.events import count_by, list_events
 from stackbus.query.filter import EventFilter
-from stackbus.services.service import PRIORITIES
 
 CEILOMETER = ("ceilometer==27.0.0", "setuptools<81")
 _SAMPLE = 20_000  # notifications for ceilometer, which is slower

@@ -47,7 +47,8 @@ from tests.kubernetes.conftest import Cloud, emulated_cloud, resource
 
 from stackbus.expose.apply import Exposure
 from stackbus.expose.deployment import NOTHING
-from stackbus.expose.topology import Key
+from stackbus.expose.kinds import kind_of
+from stackbus.expose.kinds.kind import ItemKey
 
 INNER, OUTER = "openstack", "openstack-external"
 GOLDEN = golden()
@@ -182,14 +183,14 @@ def bench_apply(broker: Broker, control: Exposure) -> None:
     floor = time.perf_counter() - begin
     for step in plan.steps:
         if step.kind == "queue":
-            broker.management.delete(step.key)
+            kind_of(step.key).delete(broker.management, step.key)
     begin = time.perf_counter()
     _apply_one_by_one(broker, [(step.key, dict(step.body)) for step in plan.steps])
     singly = time.perf_counter() - begin
     control.apply(control.plan(deployment()))
     for step in reversed(plan.steps):
         if step.kind not in ("vhost", "secret", "permission", "binding"):
-            broker.management.delete(step.key)
+            kind_of(step.key).delete(broker.management, step.key)
     file = broker.state / "hundred.json"
     file.write_text(json.dumps(deployment(*topics).to_document()))
     code = (
@@ -228,7 +229,7 @@ def bench_apply(broker: Broker, control: Exposure) -> None:
     )
 
 
-def _apply_one_by_one(broker: Broker, items: list[tuple[Key, dict[str, object]]]) -> None:
+def _apply_one_by_one(broker: Broker, items: list[tuple[ItemKey, dict[str, object]]]) -> None:
     request = broker.management._request
     for key, body in items:
         match key:

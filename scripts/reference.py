@@ -15,13 +15,14 @@ import typer
 
 from stackbus import metrics
 from stackbus import settings as stackbus_settings
+from stackbus.bus.names import NOTIFICATION_TOPICS, PRIORITIES
 from stackbus.cli.app import LazyCommand, app
 from stackbus.events import scrub
 from stackbus.events.actions import ACTIONS, NO_PHASE, PHASES
 from stackbus.events.model import FIELD_INFO
 from stackbus.events.normalise import normalise
 from stackbus.services import SERVICES
-from stackbus.services.service import NOTIFICATION_TOPICS, PRIORITIES, SHARED_EXCHANGE
+from stackbus.services.service import SHARED_EXCHANGE
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))

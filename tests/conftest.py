@@ -246,7 +246,7 @@ def wipe(broker: Broker) -> None:
     for vhost in _names(definitions, "vhosts") - {"/"}:
         management._request("DELETE", f"vhosts/{vhost}")
     for user in _names(definitions, "users") - {broker.description.username}:
-        management.delete(("user", user))
+        management.delete("users", user)
     management._request("DELETE", "global-parameters/stackbus")
 
 

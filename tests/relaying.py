@@ -12,10 +12,10 @@ from pathlib import Path
 
 import pika
 
+from stackbus.bus.names import NOTIFICATION_TOPICS
 from stackbus.expose.apply import Exposure
 from stackbus.expose.deployment import Deployment
 from stackbus.expose.status import relay as relay_status
-from stackbus.services.service import NOTIFICATION_TOPICS
 from tests.conftest import Broker, Captured, deployment, wait_until
 
 INNER, OUTER = "openstack", "openstack-external"

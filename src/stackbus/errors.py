@@ -29,7 +29,7 @@ class StackbusError(Exception):
 
     exit_code: ClassVar[int] = 1
     is_transient: ClassVar[bool] = False
-    """Whether a stream waits and tries again, instead of ending."""
+    """Whether a stream waits and tries again (``flow/loop.py``) instead of ending."""
 
 
 class InputError(StackbusError):

@@ -41,8 +41,8 @@ RECEIVED = Counter(
     "Notifications received over a channel, counted before they are read: service is empty if the "
     "channel does not name it. Not rising while services work: check that the relay is active and "
     "whether the topic has a filter. Rising faster than stored, doubled and quarantined together "
-    "(sums by channel): the history is away or slower than the channel; the recorder's log has the "
-    "reason.",
+    "(sums by channel): the history is away or slower than the channel; the recorder's log has "
+    "stream.sink_unavailable or stream.source_lost.",
     ["service", "channel"],
 )
 STORED = Counter(

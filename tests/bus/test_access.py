@@ -25,12 +25,12 @@ from tests.conftest import (
     wait_until,
 )
 
+from stackbus.bus.names import PRIORITIES
 from stackbus.clients.amqp import consumer_parameters, open_connection
 from stackbus.errors import StackbusError
 from stackbus.expose import certificates
 from stackbus.expose.deployment import Topic
 from stackbus.expose.secrets import OWN_NAMESPACE, FolderStore
-from stackbus.services.service import PRIORITIES
 
 __all__ = ["expose"]
 

@@ -19,8 +19,9 @@ from stackbus.clients.http import HttpTransport, Response, TransportError
 from stackbus.clients.management import Management
 from stackbus.errors import BrokerError, BrokerUnreachable, Conflict, InputError, StackbusError
 from stackbus.expose.apply import Exposure
-from stackbus.expose.credentials import is_password
 from stackbus.expose.deployment import NOTHING, Deployment, Queue, Topic
+from stackbus.expose.kinds import kind_of
+from stackbus.expose.kinds.user import is_password
 from stackbus.expose.secrets import NAMESPACE, OWN_NAMESPACE, Secret
 
 OUTER = "openstack-external"
@@ -128,7 +129,7 @@ def _put(path: str, body: dict[str, object]) -> Callable[[Management], object]:
 
 
 def _delete(*key: str) -> Callable[[Management], object]:
-    return lambda management: management.delete(key)
+    return lambda management: kind_of(key).delete(management, key)
 
 
 def _bind(body: dict[str, object]) -> Callable[[Management], object]:
@@ -199,7 +200,7 @@ def test_a_queue_that_became_another_kind_is_made_anew(clean: Broker, tmp_path: 
     control = exposure(clean, tmp_path)
     apply(control, deployment("a"))
     before = state_of(clean)
-    clean.management.delete(("queue", OUTER, "a.info"))
+    clean.management.delete("queues", OUTER, "a.info")
     clean.management.import_definitions(
         {
             "queues": [
@@ -348,7 +349,7 @@ def test_stopped_at_any_call_and_run_again_it_converges(
         control = exposure(clean, tmp_path / f"{place}")
         apply(control, old)
         control.apply(control.plan_rotation(old, "keep", grace=timedelta(hours=1)))
-        clean.management.delete(("queue", OUTER, "keep.info"))
+        clean.management.delete("queues", OUTER, "keep.info")
         transport = StopAt(place, after=after)
         with Management(
             description.management_url,

@@ -14,9 +14,10 @@ from oslo_config import cfg
 from tests.conftest import Broker, Exposed, deployment, exposure, stackbus, wait_until
 from tests.relaying import RelayedBus
 
+from stackbus.bus.names import PRIORITIES
 from stackbus.expose.deployment import Deployment, Queue, Topic
 from stackbus.services import SERVICES
-from stackbus.services.service import PRIORITIES, Service
+from stackbus.services.service import Service
 
 OUTER = "openstack-external"
 TOPICS = {

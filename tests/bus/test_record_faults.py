@@ -26,7 +26,7 @@ def engine_pid(state: Path) -> int | None:
             words = (entry / "cmdline").read_bytes().split(b"\0")
         except OSError:
             continue
-        if b"stackbus.history.serve" in words and str(state / "history").encode() in words:
+        if b"stackbus.history.server" in words and str(state / "history").encode() in words:
             return int(entry.name)
     return None
 

@@ -11,13 +11,13 @@ from tests.conftest import Captured, deployment, golden, publish, wait_until
 from tests.relaying import INNER, OUTER, PROBE, RelayedBus, numbered, numbers
 from tests.unexpected import check_reasons
 
+from stackbus.bus.names import PRIORITIES
+from stackbus.bus.routing import matches
 from stackbus.events.envelope import decode
 from stackbus.events.scrub import Scrubber
 from stackbus.expose.deployment import Queue, Topic
 from stackbus.expose.status import topics as topic_status
-from stackbus.expose.tail import matches
 from stackbus.relay.label import label
-from stackbus.services.service import PRIORITIES
 
 GOLDEN = golden()
 

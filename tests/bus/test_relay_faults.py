@@ -13,7 +13,7 @@ from tests.conftest import Broker, deployment, exposure, golden, publish, wait_u
 from tests.proxy import Proxy
 from tests.relaying import OUTER, PROBE, RelayedBus, numbered, numbers
 
-from stackbus.services.service import PRIORITIES
+from stackbus.bus.names import PRIORITIES
 
 HEARTBEAT = 5
 """Seconds, in place of 30: a silent connection is lost after 10 to 20 seconds."""
@@ -120,7 +120,7 @@ def test_without_a_journal_it_holds_what_no_queue_would_keep(relayed: RelayedBus
 
 
 def test_it_waits_for_a_bus_that_is_not_there_yet(relayed: RelayedBus) -> None:
-    relayed.broker.management.delete(("queue", "openstack", "stackbus.intake"))
+    relayed.broker.management.delete("queues", "openstack", "stackbus.intake")
     relayed.start_relay()
     relayed.wait_for_losses(1)
     relayed.apply(deployment("t"))

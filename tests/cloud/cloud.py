@@ -23,9 +23,10 @@ from pathlib import Path
 import httpx
 
 from stackbus.broker.node import LOOPBACK
+from stackbus.bus.names import NOTIFICATION_TOPICS
 from stackbus.demo.recipes import install_commands
 from stackbus.services import SERVICES
-from stackbus.services.service import NOTIFICATION_TOPICS, SHARED_EXCHANGE
+from stackbus.services.service import SHARED_EXCHANGE
 from tests.cloud import catalogue
 from tests.cloud.home import CloudHome, Failed, wait_until
 from tests.cloud.members import Member, Process, with_needs

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from stackbus import units
 from stackbus.cli.output import Format
 from stackbus.errors import InputError, StackbusError
 from stackbus.settings import Settings, read_settings
@@ -101,8 +102,6 @@ UntilIdle = Annotated[
 ]
 Output = Annotated[Format, typer.Option("-o", "--output", help="Format of the result.")]
 
-_DURATION = re.compile(r"([0-9]{1,6}(?:\.[0-9]+)?)(s|m|h|d|w)")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.:-]{0,251}[A-Za-z0-9])?")
 
 
@@ -137,13 +136,10 @@ def parse_hosts(advertise: str | None) -> tuple[str, ...] | None:
 
 def parse_duration(text: str, option: str) -> timedelta:
     """Read ``24h``. Raises InputError that names the option."""
-    match = _DURATION.fullmatch(text)
-    if match is None:
-        raise InputError(
-            f"{option}: {text!r} is not a duration: give a number and a unit, such as 30s, 10m, "
-            "24h or 7d"
-        )
-    return timedelta(seconds=float(match[1]) * _SECONDS[match[2]])
+    try:
+        return units.parse_duration(text)
+    except ValueError as error:
+        raise InputError(f"{option}: {error}") from None
 
 
 def parse_idle_seconds(until_idle: str | None) -> float | None:

@@ -15,13 +15,14 @@ import typer
 import yaml
 
 from stackbus import logs
+from stackbus.bus.names import PRIORITIES
+from stackbus.bus.routing import RoutingFilter
 from stackbus.cli import options
 from stackbus.cli.output import Format, end_with_pipe, errors, note
 from stackbus.errors import InputError
 from stackbus.expose import tail as tailing
-from stackbus.expose.deployment import service_named
-from stackbus.expose.tail import Acknowledge, End, Filter, Told
-from stackbus.services.service import PRIORITIES
+from stackbus.expose.deployment import service_name
+from stackbus.expose.tail import Acknowledge, End, Message
 from stackbus.wiring.broker import open_broker, require_up
 from stackbus.wiring.consumers import read_consumer, tail_parameters
 
@@ -93,7 +94,7 @@ def tail(
     """
     end = End()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: setattr(end, "wanted", True))
+        signal.signal(number, lambda *_: setattr(end, "is_requested", True))
     with errors():
         logs.configure()
         routing_filter = _filter(service, event_type, project, priority)
@@ -123,26 +124,28 @@ def _filter(
     types: list[str] | None,
     projects: list[str] | None,
     priorities: list[str] | None,
-) -> Filter:
+) -> RoutingFilter:
     names = []
     for service in services or []:
-        name = service_named(service)
+        name = service_name(service)
         if name is None:
             raise InputError(f"--service: {service!r} is not a service that emits notifications")
         names.append(name)
     for priority in priorities or []:
         if priority not in PRIORITIES:
             raise InputError(f"--priority: {priority!r} is not one of {', '.join(PRIORITIES)}")
-    return Filter(
+    return RoutingFilter(
         services=tuple(names),
-        types=tuple(types or ()),
+        event_types=tuple(types or ()),
         projects=tuple(projects or ()),
         priorities=tuple(priorities or ()),
     )
 
 
 def _print_all(
-    messages: Iterator[tuple[Told, Acknowledge]], limit: int | None, show: Callable[[Told], None]
+    messages: Iterator[tuple[Message, Acknowledge]],
+    limit: int | None,
+    show: Callable[[Message], None],
 ) -> None:
     """Print and acknowledge each message, until the end or until the reader has gone."""
     with end_with_pipe():
@@ -152,7 +155,7 @@ def _print_all(
             acknowledge()
 
 
-def _printer(output: Format) -> Callable[[Told], None]:
+def _printer(output: Format) -> Callable[[Message], None]:
     if output is Format.json:
         return lambda message: print(json.dumps(message.to_json()))
     if output is Format.yaml:
@@ -164,7 +167,7 @@ def _printer(output: Format) -> Callable[[Told], None]:
     return lambda message: print(_line(message))
 
 
-def _line(message: Told) -> str:
+def _line(message: Message) -> str:
     time = message.time.strftime("%Y-%m-%d %H:%M:%S") if message.time else "-"
     return _LINE.format(
         time,

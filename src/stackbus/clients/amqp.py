@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import pika
+import pika.connection
 import pika.exceptions
 import structlog
-from pika.connection import Parameters
 from pika.credentials import ExternalCredentials
 
 from stackbus.errors import BrokerError, BrokerUnreachable, InputError, StackbusError
@@ -27,6 +27,9 @@ _LAST_PORT = 65535
 HEARTBEAT = 30  # seconds: the default of the setting amqp_heartbeat
 
 log = structlog.get_logger()
+
+Parameters = pika.connection.Parameters
+"""How to connect to one host of RabbitMQ."""
 
 P = TypeVar("P", bound=Parameters)
 

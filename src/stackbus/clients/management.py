@@ -34,10 +34,9 @@ class Management:
         ca: Path | str | None = None,
         transport: HttpTransport | None = None,
     ) -> None:
-        """Use the management API at ``url`` (``https://host:15671``) as ``user``.
+        """Connect to ``url`` (``https://host:15671``) at the first request.
 
         ``ca``, a file or the PEM text itself, is the CA of a server that no public CA certified.
-        ``transport`` replaces the connection to the server.
 
         Raises InputError for an unusable URL or CA certificate.
         """
@@ -46,7 +45,7 @@ class Management:
             self._transport = transport or HttpTransport(_create_context(ca) if ca else None)
         except (OSError, ssl.SSLError) as error:
             origin = ca if isinstance(ca, Path) else "ca_cert"
-            raise InputError(f"{origin}: not a CA certificate (PEM): {error}") from None
+            raise InputError(f"{origin}: not a CA certificate: {error}") from None
         credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
         self._headers = {
             "Accept": "application/json",
@@ -93,31 +92,24 @@ class Management:
         """Create or replace a global parameter."""
         self._request("PUT", _path("global-parameters", name), {"name": name, "value": value})
 
-    def delete(self, key: tuple[str, ...]) -> None:
-        """Delete one object; a missing one is no error. Deleting a user closes its connections.
+    def delete(self, *path: str) -> None:
+        """Send DELETE to ``path``: ``queues``, vhost, name. A missing object is no error."""
+        self._request("DELETE", _path(*path))
 
-        ``key`` is (kind, vhost or user, name, ...), as ``expose/topology.py`` builds it.
-        """
-        match key:
-            case ("user", name):
-                self._request("DELETE", _path("users", name))
-                self.close_connections(name)
-            case ("permission", user, vhost):
-                self._request("DELETE", _path("permissions", vhost, user))
-            case ("vhost", name):
-                self._request("DELETE", _path("vhosts", name))
-            case ("global parameter", name):
-                self._request("DELETE", _path("global-parameters", name))
-            case ("policy", vhost, name):
-                self._request("DELETE", _path("policies", vhost, name))
-            case ("exchange", vhost, name):
-                self._request("DELETE", _path("exchanges", vhost, name))
-            case ("queue", vhost, name):
-                self._request("DELETE", _path("queues", vhost, name))
-            case ("binding", vhost, source, kind, destination, routing_key, arguments):
-                self._unbind(vhost, source, kind, destination, routing_key, arguments)
-            case _:
-                raise ValueError(f"cannot delete an object of kind {key[0]!r}")
+    def delete_binding(
+        self,
+        vhost: str,
+        source: str,
+        destination_type: str,
+        destination: str,
+        routing_key: str,
+        arguments: Mapping[str, object],
+    ) -> None:
+        """Delete one binding. Its path holds a key that only RabbitMQ can compute."""
+        path = _path("bindings", vhost, "e", source, destination_type[0], destination)
+        for binding in self._list(path):
+            if (binding["routing_key"], binding["arguments"]) == (routing_key, arguments):
+                self._request("DELETE", f"{path}/{quote(str(binding['properties_key']), safe='')}")
 
     def close_connections(self, user: str) -> None:
         """Close every connection of ``user``.
@@ -171,15 +163,6 @@ class Management:
         response = self._request("POST", _path("queues", vhost, queue, "get"), options)
         return _check_objects(_decode(response, self.url), self.url)
 
-    def _unbind(
-        self, vhost: str, source: str, kind: str, destination: str, routing_key: str, extra: str
-    ) -> None:
-        arguments = json.loads(extra) if extra else {}
-        path = _path("bindings", vhost, "e", source, kind[0], destination)
-        for binding in self._list(path):
-            if (binding["routing_key"], binding["arguments"]) == (routing_key, arguments):
-                self._request("DELETE", f"{path}/{quote(str(binding['properties_key']), safe='')}")
-
     def _list(self, path: str) -> list[dict[str, object]]:
         return _check_objects(self._json(path), self.url)
 
@@ -201,7 +184,7 @@ class Management:
             ) from error
         except TransportError as error:
             raise BrokerUnreachable(
-                f"{self.url}: the connection to RabbitMQ's management API was lost: {error}"
+                f"{self.url}: the connection to RabbitMQ's management API failed: {error}"
             ) from error
         if response.status == HTTPStatus.NOT_FOUND and (may_be_missing or method == "DELETE"):
             return response
@@ -228,7 +211,7 @@ def _check_url(url: str) -> None:
             and parts.password is None
             and parts.port != 0
         )
-    except ValueError:  # a port or an IPv6 address that is none
+    except ValueError:  # not a port, or not an IPv6 address
         is_usable = False
     if not is_usable:
         raise InputError(

@@ -7,7 +7,6 @@ both receive the same notifications. Everything lives in a temporary folder.
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import threading
@@ -19,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackbus import private_bus
+from stackbus.bus.routing import RoutingFilter
 from stackbus.clients.amqp import consumer_parameters
 from stackbus.demo import openstack
 from stackbus.errors import StackbusError
@@ -26,9 +26,9 @@ from stackbus.expose import tail
 from stackbus.expose.credentials import secret_name
 from stackbus.expose.deployment import Deployment, Topic
 from stackbus.expose.secrets import NAMESPACE
-from stackbus.expose.tail import Told
+from stackbus.expose.tail import Message
 from stackbus.services import BY_NAME
-from stackbus.settings import Settings, read_settings
+from stackbus.settings import Settings
 from stackbus.wiring.broker import open_broker, secret_store
 from stackbus.wiring.control import render_drop_in
 
@@ -50,7 +50,7 @@ class Consumer:
 
     topic: str
     login: str
-    messages: list[Told] = field(default_factory=list)
+    messages: list[Message] = field(default_factory=list)
     failure: Exception | None = None
     end: tail.End = field(default_factory=tail.End)
 
@@ -62,7 +62,7 @@ class Consumer:
             secret.data, f"demo, {self.topic}", by_password=by_password, plain=by_password
         )
         try:
-            with closing(tail.consume(parameters, self.topic, tail.Filter(), self.end)) as stream:
+            with closing(tail.consume(parameters, self.topic, RoutingFilter(), self.end)) as stream:
                 for message, acknowledge in stream:
                     self.messages.append(message)
                     acknowledge()
@@ -90,7 +90,7 @@ def run(deployment: Deployment, advance: Callable[[str], None]) -> tuple[list[Co
     if len(deployment.topics) < 2:  # noqa: PLR2004 -- two consumers are compared
         raise StackbusError("the demonstration needs a deployment with two topics")
     folder = Path(tempfile.mkdtemp(prefix="stackbus-demo-"))
-    settings = read_settings(os.environ, {"state": folder / "state", "management_url": None})
+    settings = Settings(state=folder / "state", management_url=None)
     try:
         return _run(deployment, settings, folder, advance)
     finally:
@@ -129,7 +129,7 @@ def _run(
         _wait_for_last_event(consumers)
     finally:
         for consumer in consumers:
-            consumer.end.wanted = True
+            consumer.end.is_requested = True
         for thread in threads:
             thread.join(10)
         cloud.stop()
@@ -148,7 +148,7 @@ def _wait_for_last_event(consumers: list[Consumer]) -> None:
 
 
 def _compare(consumers: list[Consumer]) -> list[Row]:
-    by_id: dict[str, Told] = {}
+    by_id: dict[str, Message] = {}
     for consumer in consumers:
         for message in consumer.messages:
             by_id.setdefault(message.message_id, message)
@@ -170,7 +170,7 @@ def _compare(consumers: list[Consumer]) -> list[Row]:
     return rows
 
 
-def _read_outcome(message: Told) -> str:
+def _read_outcome(message: Message) -> str:
     """Read CADF's outcome, by which a failed login differs from a successful one."""
     notification = message.notification()
     payload = notification.get("payload") if isinstance(notification, dict) else None

@@ -12,8 +12,8 @@ from typing import TypeVar
 
 import msgspec
 
+from stackbus.bus.names import PRIORITIES
 from stackbus.errors import Unreadable
-from stackbus.services.service import PRIORITIES
 
 N = TypeVar("N", bound="Notification")
 

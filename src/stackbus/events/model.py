@@ -15,9 +15,10 @@ from typing import Annotated, Any, get_args, get_type_hints
 
 import msgspec
 
+from stackbus.bus.names import PRIORITIES
 from stackbus.events.actions import NO_PHASE, OUTCOMES, PHASES
 from stackbus.services import SERVICES
-from stackbus.services.service import PRIORITIES, Attributes
+from stackbus.services.service import Attributes
 
 
 def _field(description: str, *words: str) -> msgspec.Meta:

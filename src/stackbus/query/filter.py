@@ -8,15 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from stackbus.errors import InputError
 from stackbus.events.model import FIELD_INFO, TEXT_FIELDS
 from stackbus.services import BY_NAME
+from stackbus.units import parse_duration
 
-_AGO = re.compile(r"-([0-9]{1,9}(?:\.[0-9]+)?)(s|m|h|d|w)")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
 _EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 Conditions = tuple[list[str], dict[str, Any]]
@@ -132,8 +131,8 @@ def parse_time(text: str, name: str, now: datetime) -> datetime:
     ``name``.
     """
     try:
-        if match := _AGO.fullmatch(text):
-            return max(_EARLIEST, now - timedelta(**{_UNITS[match[2]]: float(match[1])}))
+        if text.startswith("-"):
+            return max(_EARLIEST, now - parse_duration(text[1:]))
         time = datetime.fromisoformat(text)
         time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):

@@ -7,7 +7,6 @@ file in ``tests/golden-events/``.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -16,20 +15,8 @@ import msgspec
 Payload = Mapping[str, object]
 Attributes = Mapping[str, str | int | float | bool]
 
-PRIORITIES = ("audit", "critical", "debug", "error", "info", "sample", "warn")
-"""oslo.messaging's seven, as they stand in routing keys (oslo_messaging/notify/notifier.py)."""
-
-NOTIFICATION_TOPICS = ("notifications", "versioned_notifications", "ironic_versioned_notifications")
-"""First words of the routing keys under which the ten services publish notifications."""
-
 SHARED_EXCHANGE = "openstack"
 """oslo.messaging's default ``control_exchange``: Cinder and Manila share it in many clouds."""
-
-UNKNOWN = "-"
-"""Word of a routing key for a service or a project that a notification does not name."""
-
-PROJECT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""A project id that can be one word of a routing key (Keystone's column holds 64 characters)."""
 
 
 @dataclass(frozen=True, slots=True)

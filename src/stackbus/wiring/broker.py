@@ -9,12 +9,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
 from stackbus.broker.node import Description, Node
+from stackbus.bus import url
 from stackbus.clients.management import Management
 from stackbus.errors import InputError, StackbusError
-from stackbus.expose.credentials import Endpoint, kept_password
+from stackbus.expose.credentials import Endpoint, read_own_password
 from stackbus.expose.secrets import FolderStore
 from stackbus.settings import Settings, password_of, port_range
 from stackbus.state import StateFolder
@@ -105,15 +106,13 @@ def amqp_url(settings: Settings, broker: Broker, user: str, vhost: str) -> str:
 
     Raises InputError before the first apply, which creates the user.
     """
-    password = kept_password(secret_store(settings), user)
+    password = read_own_password(secret_store(settings), user)
     if password is None:
         raise InputError(
             f"{settings.state} has no password of the user {user} yet: run `stackbus apply` first"
         )
-    return (
-        f"{broker.amqp_scheme}://{quote(user, safe='')}:{quote(password, safe='')}"
-        f"@{broker.amqp_host}:{broker.amqp_port}/{quote(vhost, safe='')}"
-    )
+    base = f"{broker.amqp_scheme}://{broker.amqp_host}:{broker.amqp_port}"
+    return url.amqp_url(base, user, password, vhost)
 
 
 def _own_management(settings: Settings) -> Management:

@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pika.connection import Parameters
-
-from stackbus.clients.amqp import HEARTBEAT, consumer_parameters, url_parameters
+from stackbus.bus.names import TAIL_USER
+from stackbus.clients.amqp import HEARTBEAT, Parameters, consumer_parameters, url_parameters
 from stackbus.errors import InputError
-from stackbus.expose.credentials import TAIL, topic_of
+from stackbus.expose.credentials import topic_of_secret
 from stackbus.expose.secrets import parse_manifest
 from stackbus.settings import Settings
 from stackbus.wiring.broker import Broker, amqp_url
@@ -30,7 +29,7 @@ def read_consumer(
     except (OSError, UnicodeDecodeError) as error:
         raise InputError(f"{path}: cannot be read: {error}") from None
     secret = parse_manifest(text, str(path))
-    topic = topic_of(secret.name)
+    topic = topic_of_secret(secret.name)
     if topic is None:
         raise InputError(
             f"{path}: the Secret's name is {secret.name!r}, not openstack-<topic>-notifications"
@@ -42,5 +41,5 @@ def read_consumer(
 
 def tail_parameters(settings: Settings, broker: Broker) -> list[Parameters]:
     """Return the connection of ``tail``, whose user may only read copies."""
-    url = amqp_url(settings, broker, TAIL, settings.outer_vhost)
+    url = amqp_url(settings, broker, TAIL_USER, settings.outer_vhost)
     return [url_parameters(url, "stackbus tail", settings.amqp_ca)]

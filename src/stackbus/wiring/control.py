@@ -12,10 +12,11 @@ from pathlib import Path
 
 import yaml
 
+from stackbus.bus.names import RECORD_TOPIC, service_user
+from stackbus.expose import dropin
 from stackbus.expose.apply import Exposure, Plan
-from stackbus.expose.credentials import Endpoint, renewed, secret_name
-from stackbus.expose.deployment import NOTHING, RECORD_TOPIC, Deployment, Topic, load
-from stackbus.expose.dropin import drop_in
+from stackbus.expose.credentials import Endpoint, prepare_credentials, secret_name
+from stackbus.expose.deployment import NOTHING, Deployment, Topic, load
 from stackbus.expose.secrets import NAMESPACE
 from stackbus.services.service import Service
 from stackbus.settings import Settings
@@ -81,7 +82,7 @@ def record_secret(settings: Settings) -> Path:
 def create_first_credentials(settings: Settings, endpoint: Endpoint) -> None:
     """Create the CA and the server's certificate, which the private broker needs to start."""
     store = secret_store(settings)
-    credentials = renewed(
+    credentials = prepare_credentials(
         store,
         NOTHING,
         {},
@@ -100,7 +101,7 @@ def render_drop_in(
     settings: Settings, broker: Broker, service: Service, *, notification_format: str
 ) -> str:
     """Return the oslo.config drop-in by which ``service`` publishes to ``broker``."""
-    url = amqp_url(settings, broker, f"stackbus.service.{service.name}", settings.inner_vhost)
-    return drop_in(
+    url = amqp_url(settings, broker, service_user(service.name), settings.inner_vhost)
+    return dropin.render_drop_in(
         service, url.replace("amqp", "rabbit", 1), notification_format=notification_format
     )

@@ -10,13 +10,12 @@ from functools import partial
 from pathlib import Path
 
 from stackbus import metrics
+from stackbus.bus.names import PRIORITIES, queue_name
 from stackbus.clients.opensearch import OpenSearch
-from stackbus.expose.topology import queue_name
 from stackbus.files import read_first_line
 from stackbus.flow.loop import Loop, LoopSettings
 from stackbus.flow.stream import Channel
 from stackbus.history.history import History
-from stackbus.services.service import PRIORITIES
 from stackbus.settings import Settings
 from stackbus.sinks.history import Extract, HistorySink, HistoryWriter
 from stackbus.sources.bus import BusSource

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pika.connection import Parameters
-
-from stackbus.clients.amqp import url_parameters
-from stackbus.expose.credentials import RELAY
+from stackbus.bus.names import RELAY_USER
+from stackbus.clients.amqp import Parameters, url_parameters
 from stackbus.files import read_first_line
-from stackbus.relay.relay import Place, Relay, RelaySettings
+from stackbus.relay.relay import ParametersFactory, Relay, RelaySettings
 from stackbus.settings import SecretStr, Settings
 from stackbus.wiring.broker import amqp_url, open_broker
 from stackbus.wiring.history import scrubber
@@ -47,11 +45,11 @@ def relay(settings: Settings) -> Relay:
 
 def _bus(
     settings: Settings, *, url: SecretStr | None, url_file: Path | None, name: str, vhost: str
-) -> Place:
+) -> ParametersFactory:
     """Return a function that reads the connection's parameters, anew for each connection."""
     if url is None and url_file is None:
         with open_broker(settings) as broker:
-            url = SecretStr(amqp_url(settings, broker, RELAY, vhost))
+            url = SecretStr(amqp_url(settings, broker, RELAY_USER, vhost))
 
     def parameters() -> Parameters:
         text = url.value if url else read_first_line(url_file, "an AMQP URL") if url_file else ""
