@@ -27,7 +27,7 @@ import msgspec
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 from tests.conftest import Broker, backlog, deployment, wait_until
-from tests.recording import GOLDEN, OUTER, Recorded, copies, expose_on, relayed
+from tests.recording import GOLDEN, OUTER, Recorded, copies, expose_on, relay_label
 
 from stackbus.events.model import Event
 from stackbus.events.normalise import normalise
@@ -59,7 +59,7 @@ def fill(broker: Broker, topics: tuple[str, ...], count: int) -> int:
     total = 0
     with broker.channel(OUTER) as channel:
         for captured, message_id, body in copies(count):
-            key, properties = relayed(captured, message_id, body)
+            key, properties = relay_label(captured, message_id)
             for topic in topics:
                 channel.basic_publish(topic, key, body, properties)
             total += len(body)
@@ -266,7 +266,7 @@ def search(broker: Broker, folder: Path, *, seconds: int = 30, each_second: int 
                 pause = began + number / each_second - time.perf_counter()
                 if pause > 0:
                     channel.connection.process_data_events(pause)
-                key, properties = relayed(captured, message_id, body)
+                key, properties = relay_label(captured, message_id)
                 sent[message_id] = time.perf_counter()
                 channel.basic_publish("search", key, body, properties)
         reader.join()

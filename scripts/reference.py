@@ -21,7 +21,7 @@ from stackbus.events.actions import ACTIONS, NO_PHASE, PHASES
 from stackbus.events.model import FIELD_INFO
 from stackbus.events.normalise import normalise
 from stackbus.services import SERVICES
-from stackbus.services.service import NOTIFICATION_TOPICS, PRIORITIES, SHARED_EXCHANGE, actor
+from stackbus.services.service import NOTIFICATION_TOPICS, PRIORITIES, SHARED_EXCHANGE
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -107,8 +107,8 @@ def metric() -> str:
 
 def outer_bus() -> str:
     """Routing key, properties and scrubbing, as consumers meet them."""
-    names = ", ".join(f"`{name}`" for name in scrub.TELLING_NAMES)
-    endings = ", ".join(f"`{ending}`" for ending in scrub.HARMLESS_ENDINGS)
+    names = ", ".join(f"`{name}`" for name in scrub.SENSITIVE_NAMES)
+    endings = ", ".join(f"`{ending}`" for ending in scrub.HARMLESS_SUFFIXES)
     secrets = "; ".join(
         f"`{field}` in `{prefix}.*`" for one in SERVICES for prefix, field in one.secrets
     )
@@ -209,10 +209,10 @@ def events() -> str:
             event_type, payload = str(notification["event_type"]), notification["payload"]
             event = normalise(path.read_bytes(), "bus", datetime.now(UTC), service.name)[0]
             kinds[event_type] = event.resource_type, event.action
-            told = [False, False, actor(notification) is not None]
+            told = [False, False, bool(event.user_id)]
             if isinstance(payload, Mapping):
-                told[0] = service.resource(event_type, payload) is not None
-                told[1] = service.project(event_type, payload) is not None
+                told[0] = bool(service.read_resource_id(event_type, payload))
+                told[1] = bool(service.read_project_id(event_type, payload))
             priority = str(notification["priority"]).lower()
             rows[event_type, _format(payload)].append((priority, told))
         for (event_type, form), some in sorted(rows.items()):
@@ -291,7 +291,7 @@ def _untold() -> list[str]:
         "| calls | what is missing | why |",
         "|---|---|---|",
     ]
-    for lack in table.unsaid:
+    for lack in table.gaps:
         calls = f"{lack.calls}*" if lack.calls.endswith((".", "_")) else lack.calls
         lines.append(f"| {calls} | {', '.join(lack.lacks)} | {lack.reason} |")
     return lines

@@ -22,7 +22,7 @@ from pathlib import Path
 
 import structlog
 
-from stackbus.broker.node import Description, Wish
+from stackbus.broker.node import Description, NodeOptions
 from stackbus.broker.supervisor import Child, Supervisor
 from stackbus.errors import BrokerError, BrokerUnreachable, StackbusError
 from stackbus.expose import status
@@ -44,7 +44,7 @@ log = structlog.get_logger()
 
 def run(
     settings: Settings,
-    wish: Wish,
+    wish: NodeOptions,
     deployment: Deployment | None,
     progress: Progress,
     ready: Callable[[Description], None],
@@ -171,7 +171,7 @@ def wait_until_answering(settings: Settings, is_stopping: Callable[[], bool]) ->
 
 def _start(
     settings: Settings,
-    wish: Wish,
+    wish: NodeOptions,
     deployment: Deployment | None,
     supervisor: Supervisor,
     progress: Progress,
@@ -203,10 +203,10 @@ def _start(
     return description
 
 
-def _prepare_node(settings: Settings, wish: Wish) -> Description:
+def _prepare_node(settings: Settings, wish: NodeOptions) -> Description:
     """Write the node's files; wait for its ports while an earlier node is still ending."""
     node = private_node(settings)
-    has_run_before = node.described() is not None
+    has_run_before = node.read_description() is not None
     end = time.monotonic() + _PORTS_SECONDS
     while True:
         try:

@@ -19,6 +19,7 @@ from msgspec import Meta
 from stackbus.errors import InputError
 
 PREFIX = "STACKBUS_"
+_MIN_PORT, _MAX_PORT = 1024, 65_535
 
 
 class SecretStr:
@@ -67,6 +68,15 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             "run another release than the system's package (3.10 to 4.3 are supported)."
         ),
     ] = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    broker_ports: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9]{4,5}-[0-9]{4,5}\Z",
+            description="Range from which the private broker draws its ports at its first start. "
+            "The default ends below the ports that Linux gives to clients.",
+            extra={"expected": "a range of ports from 1024 to 65535, such as 20000-32767"},
+        ),
+    ] = "20000-32767"
     inner_vhost: Annotated[
         str,
         Meta(
@@ -438,6 +448,17 @@ def read_settings(environment: Mapping[str, str], options: Mapping[str, object])
         elif variable in environment:
             values[setting.name] = _convert(environment[variable], setting.type, variable)
     return Settings(**values)
+
+
+def port_range(settings: Settings) -> range:
+    """Return the ports from which the private broker draws its own. Raises InputError."""
+    first, last = map(int, settings.broker_ports.split("-"))
+    if not _MIN_PORT <= first < last <= _MAX_PORT:
+        raise InputError(
+            f"setting {PREFIX}BROKER_PORTS: {settings.broker_ports!r}: expected a range of ports "
+            f"from {_MIN_PORT} to {_MAX_PORT}, such as 20000-32767"
+        )
+    return range(first, last + 1)
 
 
 def password_of(settings: Settings) -> str:

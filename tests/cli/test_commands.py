@@ -15,7 +15,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.bus.test_relay import numbered
 from tests.conftest import (
     Broker,
     Exposed,
@@ -26,6 +25,7 @@ from tests.conftest import (
     stackbus,
     wait_until,
 )
+from tests.relaying import numbered
 
 from stackbus.cli.app import COMMANDS
 from stackbus.expose.deployment import Deployment

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import yaml
 
+from stackbus.bus.rabbitmq_conf import RABBITMQ_CONF
 from stackbus.cli.operator import operator
 from stackbus.expose.cluster.objects import (
     CONFIGURATION,
-    RABBITMQ_CONF,
     RELAY,
     SERVER_TLS,
     configuration,

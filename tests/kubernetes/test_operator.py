@@ -470,11 +470,11 @@ def test_a_deletion_waits_for_the_broker_until_told_to_let_go(cloud: Cloud, away
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"password": "wrong"}, "refuses this administrator"),
+        ({"password": "wrong"}, "refused the administrator"),
         ({"password": ""}, "password: must be given"),
         ({"amqp_url": "http://x"}, "amqp_url: amqp:// or amqps://"),
         ({"management_url": "rabbit:15672"}, "management_url: http:// or https://"),
-        ({"ca_cert": "no PEM", "management_url": "https://127.0.0.1:1"}, "no CA certificate"),
+        ({"ca_cert": "no PEM", "management_url": "https://127.0.0.1:1"}, "not a CA certificate"),
         (None, "does not exist: create it"),
     ],
 )

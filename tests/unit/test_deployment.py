@@ -146,7 +146,7 @@ def test_a_mistake_is_told_with_its_path_and_mend(
 ) -> None:
     with pytest.raises(InvalidDeployment) as refused:
         parse(changed(where, value), "deployment.yaml")
-    told = [one for one in refused.value.mistakes if one.path == path and mend in one.mend]
+    told = [one for one in refused.value.mistakes if one.path == path and mend in one.remedy]
     assert told, str(refused.value)
     assert refused.value.exit_code == 2
 

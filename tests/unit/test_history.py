@@ -286,12 +286,12 @@ def test_the_server_ends_with_its_last_client_and_is_started_again_when_killed(
     history.events.store(EVENTS[:3])
     (pid,) = serving(path)
     os.kill(pid, signal.SIGKILL)
-    wait_until(lambda: serving(path) == [], what="it is still there")
+    wait_until(lambda: serving(path) == [], message="it is still there")
     assert len(list(list_events(history, EventFilter()))) == 3
     history.events.store(EVENTS[:6])
     assert len(list(list_events(history, EventFilter()))) == 6
     engine.close()
-    wait_until(lambda: serving(path) == [], what="it did not end")
+    wait_until(lambda: serving(path) == [], message="it did not end")
 
 
 def test_a_client_that_dies_while_it_writes_releases_its_lock(tmp_path: Path) -> None:

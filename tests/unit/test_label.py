@@ -13,7 +13,7 @@ from tests.conftest import Captured, golden
 from stackbus.errors import Unreadable
 from stackbus.events.envelope import Notification, decode
 from stackbus.relay.label import Label, label
-from stackbus.services import SERVICES, emitter
+from stackbus.services import SERVICES, find_service
 
 PLAIN = {
     "message_id": "m",
@@ -192,7 +192,7 @@ def test_the_owner_is_not_the_actor() -> None:
     ],
 )
 def test_on_the_shared_exchange_the_event_type_tells(event_type: str, service: str | None) -> None:
-    found = emitter("openstack", event_type)
+    found = find_service("openstack", event_type)
     assert (found.name if found else None) == service
 
 

@@ -24,7 +24,7 @@ from oslo_messaging.notify import messaging
 from tests.conftest import golden
 
 from stackbus.errors import Unreadable
-from stackbus.events.envelope import told
+from stackbus.events.envelope import decode_with_context
 from stackbus.events.normalise import normalise
 from stackbus.sources.log_lines import extract_notification, may_hold_notification
 
@@ -193,13 +193,13 @@ def test_text_after_the_message_is_ignored() -> None:
         b'{"message_id": "m", "event_type": "image.update", "priority": "INFO", '
         b'"timestamp": "2026-01-01 00:00:00", "payload": {"id": "i"}} /usr/lib/x.py:42\x1b[0m'
     )
-    assert told(extract_notification(line)).message_id == "m"
+    assert decode_with_context(extract_notification(line)).message_id == "m"
     failed = (
         b"ERROR oslo_messaging.notify.messaging [-] Could not send notification to notifications. "
         b"Payload={'message_id': 'm', 'event_type': 'image.update', 'priority': 'INFO', "
         b"'timestamp': '2026-01-01 00:00:00', 'payload': {'id': 'i'}} /usr/lib/x.py:42"
     )
-    assert told(extract_notification(failed)).message_id == "m"
+    assert decode_with_context(extract_notification(failed)).message_id == "m"
 
 
 @pytest.mark.parametrize(

@@ -44,7 +44,7 @@ def demo(
                     note(step)
 
             consumers, rows = demonstration.run(deployment, advance)
-        names = [f"{consumer.topic}\nby {consumer.way_in}" for consumer in consumers]
+        names = [f"{consumer.topic}\nby {consumer.login}" for consumer in consumers]
         show_table(
             ("SERVICE", "TYPE", "OUTCOME", *names),
             [

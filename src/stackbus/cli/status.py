@@ -47,7 +47,7 @@ def _read(settings: Settings, broker: Broker) -> bus_status.BusStatus:
     """Ask the broker for the status of the whole bus."""
     management, store = broker.management, secret_store(settings)
     is_private = settings.management_url is None
-    description = private_node(settings).described() if is_private else None
+    description = private_node(settings).read_description() if is_private else None
     location = (
         description.to_json()
         if description

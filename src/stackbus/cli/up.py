@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from stackbus import logs, private_bus
-from stackbus.broker.node import Description, Wish
+from stackbus.broker.node import Description, NodeOptions
 from stackbus.cli import options
 from stackbus.cli.output import errors, note, progress
 from stackbus.errors import InputError
@@ -63,7 +63,7 @@ def up(
                 "STACKBUS_MANAGEMENT_URL is set, so the broker is your own: use `stackbus apply` "
                 "and `stackbus relay`"
             )
-        wish = Wish(
+        wish = NodeOptions(
             listen=listen,
             port_amqp=port_amqp,
             port_amqps=port_amqp_tls,
@@ -83,7 +83,7 @@ def up(
 
 
 def _run(
-    settings: Settings, wish: Wish, deployment: Deployment | None, *, record: bool | None
+    settings: Settings, wish: NodeOptions, deployment: Deployment | None, *, record: bool | None
 ) -> None:
     with ExitStack() as starting:
         report = starting.enter_context(progress("starting the private bus"))
@@ -122,7 +122,7 @@ def _apply_to_running(
             )
 
 
-def _arguments(wish: Wish, record: bool | None) -> list[str]:
+def _arguments(wish: NodeOptions, record: bool | None) -> list[str]:
     """Return the options that make ``stackbus up`` the same in a process of its own."""
     values = {
         "--listen": wish.listen,

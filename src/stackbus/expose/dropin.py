@@ -40,7 +40,7 @@ def drop_in(service: Service, url: str, *, notification_format: str = "versioned
         f"{url}?amqp_durable_queues=true".replace("$", "$$"),
         "this bus, with a user that can do nothing else; durable, as the bus' exchanges are",
     )
-    exchange = Option("DEFAULT", "control_exchange", service.exchange, service.exchange_why)
+    exchange = Option("DEFAULT", "control_exchange", service.exchange, service.exchange_reason)
     options = [exchange, *service.options, *_COMMON, transport]
     if service.name == "nova":
         options.append(
@@ -55,11 +55,11 @@ def drop_in(service: Service, url: str, *, notification_format: str = "versioned
         )
     lines = [
         f"# {service.name}: emit notifications to stackbus. Printed by `stackbus config`.",
-        f"# Put this into {service.place}.",
+        f"# Put this into {service.drop_in_location}.",
     ]
     for section in dict.fromkeys(option.section for option in options):
         lines += ["", f"[{section}]"]
         for option in options:
             if option.section == section:
-                lines += [f"# {option.why}", f"{option.name} = {option.value}"]
+                lines += [f"# {option.reason}", f"{option.name} = {option.value}"]
     return "\n".join(lines) + "\n"

@@ -18,7 +18,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.connection import Parameters
 from pika.spec import Basic, BasicProperties
 
-from stackbus.clients.amqp import connected
+from stackbus.clients.amqp import open_connection
 from stackbus.errors import BrokerError
 from stackbus.expose.topology import queue_name
 from stackbus.services.service import PRIORITIES
@@ -102,7 +102,7 @@ def watch(
     parameters: Sequence[Parameters], topic: str, chosen: Filter, end: End
 ) -> Generator[tuple[Told, Acknowledge]]:
     """Give what passes ``topic`` from now on, until its ``end``."""
-    with connected(list(parameters)) as connection:
+    with open_connection(list(parameters)) as connection:
         channel = connection.channel()
         queue = channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
         channel.queue_bind(queue, topic, "#")
@@ -122,7 +122,7 @@ def consume(
     leaves out.
     """
     queues = [queue_name(topic, priority) for priority in chosen.priorities or PRIORITIES]
-    with connected(list(parameters)) as connection:
+    with open_connection(list(parameters)) as connection:
         channel = connection.channel()
         # What does not pass is held until the end, so it must not use the window up.
         channel.basic_qos(prefetch_count=_PREFETCH if chosen == Filter() else 0)

@@ -11,10 +11,9 @@ from datetime import UTC, datetime
 
 import msgspec
 
-from stackbus.errors import Unreadable
-from stackbus.events.envelope import Notification
-from stackbus.services import emitter
-from stackbus.services.service import PRIORITIES, PROJECT_ID, UNKNOWN
+from stackbus.events.envelope import Notification, read_priority
+from stackbus.services import find_service
+from stackbus.services.service import PROJECT_ID, UNKNOWN
 
 _SHORT_STRING = 255
 """Bytes of a routing key and of a property at most (AMQP 0-9-1, section 4.2.5.3)."""
@@ -36,17 +35,14 @@ def label(exchange: str, notification: Notification) -> Label:
 
     Raises Unreadable for a priority that is none of oslo.messaging's seven.
     """
-    priority = notification.priority.lower()
-    priority = "warn" if priority == "warning" else priority
-    if priority not in PRIORITIES:
-        raise Unreadable("no notification: its priority is none of oslo.messaging's seven")
-    service = emitter(exchange, notification.event_type)
+    priority = read_priority(notification)
+    service = find_service(exchange, notification.event_type)
     name, project = UNKNOWN, None
     if service is not None:
         name = service.name
         payload = _payload(notification)
         if isinstance(payload, dict):
-            project = service.project(notification.event_type, payload)
+            project = service.read_project_id(notification.event_type, payload)
     if project is None or not PROJECT_ID.fullmatch(project):
         project = UNKNOWN
     return Label(

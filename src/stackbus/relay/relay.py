@@ -26,7 +26,7 @@ from pika.connection import Parameters
 from pika.frame import Method
 from pika.spec import Basic, BasicProperties
 
-from stackbus.clients.amqp import BatchingConnection, explained
+from stackbus.clients.amqp import BatchingConnection, translate_error
 from stackbus.errors import StackbusError, Unreadable
 from stackbus.events.envelope import decode
 from stackbus.events.scrub import Scrubbed, Scrubber
@@ -198,7 +198,7 @@ class _Session:
             self._loop.start()
             self._close_connections()
         except (pika.exceptions.AMQPError, OSError) as error:
-            self._reason = str(explained(error))
+            self._reason = str(translate_error(error))
         finally:
             IN_FLIGHT.set(0)
             self._loop.close()
@@ -212,8 +212,8 @@ class _Session:
         connection = BatchingConnection(
             parameters,
             on_open_callback=opened,
-            on_open_error_callback=lambda _, error: self._end(str(explained(_cause(error)))),
-            on_close_callback=lambda _, error: self._end(str(explained(_cause(error)))),
+            on_open_error_callback=lambda _, error: self._end(str(translate_error(_cause(error)))),
+            on_close_callback=lambda _, error: self._end(str(translate_error(_cause(error)))),
             custom_ioloop=self._loop,
         )
         self._connections.append(connection)

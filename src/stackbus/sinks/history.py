@@ -230,7 +230,7 @@ class HistoryWriter:
     def _quarantine(self, delivery: Delivery, reason: str) -> QuarantinedBody:
         body = delivery.body
         if not delivery.scrubbed:
-            body = self._scrubber.without_secrets(body)
+            body = self._scrubber.mask_secrets(body)
         return QuarantinedBody(
             delivery.received, delivery.channel, delivery.origin, delivery.service, reason, body
         )

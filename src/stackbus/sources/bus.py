@@ -16,7 +16,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.connection import Parameters
 from pika.spec import Basic, BasicProperties
 
-from stackbus.clients.amqp import connected
+from stackbus.clients.amqp import open_connection
 from stackbus.errors import BrokerError
 from stackbus.flow.stream import Delivery
 from stackbus.services.service import UNKNOWN
@@ -53,7 +53,7 @@ class BusSource:
     @contextmanager
     def subscribe(self) -> Iterator[_Consumer]:
         """Connect, and consume the queues. Raises BrokerError."""
-        with connected(self._make_parameters()) as connection:
+        with open_connection(self._make_parameters()) as connection:
             yield _Consumer(connection, self._queues, self._prefetch)
 
 

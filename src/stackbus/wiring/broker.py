@@ -16,7 +16,7 @@ from stackbus.clients.management import Management
 from stackbus.errors import InputError, StackbusError
 from stackbus.expose.credentials import Endpoint, kept_password
 from stackbus.expose.secrets import FolderStore
-from stackbus.settings import Settings, password_of
+from stackbus.settings import Settings, password_of, port_range
 from stackbus.state import StateFolder
 
 _PORT_AMQP, _PORT_AMQPS = 5672, 5671
@@ -50,7 +50,7 @@ def open_broker(
         with _own_management(settings) as management:
             yield _own_broker(settings, management, advertise, port_amqp, port_amqp_tls)
         return
-    description = private_node(settings).described()
+    description = private_node(settings).read_description()
     if description is None:
         raise InputError(
             f"no private bus in {settings.state}: start one with `stackbus up`, or name your own "
@@ -82,7 +82,7 @@ def require_up(settings: Settings) -> None:
 
 def private_node(settings: Settings) -> Node:
     """Return the private RabbitMQ node of the state folder."""
-    return Node(settings.state, settings.rabbitmq_server)
+    return Node(settings.state, settings.rabbitmq_server, port_range(settings))
 
 
 def private_endpoint(description: Description) -> Endpoint:

@@ -1,8 +1,8 @@
-"""What a scenario is made of: actors who call APIs, and the record of what they did.
+"""A run of the scenario: actors who call APIs, and the record of their calls.
 
-Used by the sections beside this file. Each call gets a request id of its own, sent as
-``X-OpenStack-Request-Id``: services carry it into their notifications (and into the calls they
-make to each other), so that what was told can be held against what was done, call by call.
+The sections beside this file use it. Each call gets a request id of its own, sent as
+``X-OpenStack-Request-Id``. Services copy it into their notifications and into the calls that they
+make to each other, so that ``check.py`` can compare notifications with calls.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from keystoneauth1.exceptions import ClientException
 from openstack.exceptions import NotFoundException, SDKException
 
 from tests.cloud.catalogue import connect
-from tests.cloud.place import Place
+from tests.cloud.home import CloudHome, wait_until
 
 PATIENCE = 180.0
-"""Seconds until a resource must have become what it was told to."""
+"""Seconds in which a resource must reach the state that was requested."""
 
 REQUEST_ID = "X-OpenStack-Request-Id"
 
 
 @dataclass
 class Call:
-    """One thing that was done: which call, by whom, on what, when, and how it ended.
+    """One call: its name, user, resource, time and outcome.
 
-    ``call`` is ``<service>.<resource>.<action>``; ``outcome`` is success or failure, as seen by the
-    caller; ``requests`` are the HTTP requests it took, each with method, path, status and the
-    request id that the service gave it; ``request_id`` is the one that the caller gave.
+    ``call`` is ``<service>.<resource>.<action>``; ``outcome`` is success or failure, as the caller
+    saw it; ``requests`` are its HTTP requests, each with method, path, status and the request id of
+    the service; ``request_id`` is the caller's.
     """
 
     call: str
@@ -54,11 +54,11 @@ class Call:
     requests: list[dict[str, object]] = field(default_factory=list)
 
 
-class Walk:
-    """The whole record; sections in several threads write into it."""
+class ScenarioRun:
+    """The record of one run. The sections, which run in several threads, add to it."""
 
-    def __init__(self, place: Place, progress: Callable[[str], None]) -> None:
-        self.place = place
+    def __init__(self, home: CloudHome, progress: Callable[[str], None]) -> None:
+        self.home = home
         self.tag = secrets.token_hex(3)
         self.calls: list[Call] = []
         self.tokens: set[str] = set()
@@ -69,51 +69,51 @@ class Walk:
         self._lock = threading.Lock()
 
     def add(self, call: Call) -> None:
-        """Keep a call that has ended."""
+        """Record a call that has ended."""
         with self._lock:
             self.calls.append(call)
         if not call.as_expected:
             self.problem(f"{call.call} by {call.user}: {call.outcome}: {call.error}")
 
     def problem(self, sentence: str) -> None:
-        """Keep what went otherwise than meant; the check fails of it."""
+        """Record a problem, which fails the check."""
         with self._lock:
             self.problems.append(sentence)
         self.progress(f"PROBLEM {sentence}")
 
     def save(self, path: Path) -> None:
-        """Write the record, one call a line, in the order of their beginnings."""
-        calls = sorted(self.calls, key=lambda one: one.begin)
-        path.write_text("".join(json.dumps(asdict(one)) + "\n" for one in calls), "utf-8")
+        """Write the calls as JSON lines, in the order of their start."""
+        calls = sorted(self.calls, key=lambda call: call.begin)
+        path.write_text("".join(json.dumps(asdict(call)) + "\n" for call in calls), "utf-8")
 
     def admin(self) -> Actor:
-        """Give the cloud's administrator, logged in to its project."""
-        connection = connect(self.place, "admin", self.place.password, project_name="admin")
+        """Return the administrator, logged in to the project admin."""
+        connection = connect(self.home, "admin", self.home.password, project_name="admin")
         return Actor(self, "admin", connection)
 
     def system_admin(self) -> Actor:
-        """Give the administrator, logged in to the system."""
-        connection = connect(self.place, "admin", self.place.password, system_scope="all")
+        """Return the administrator, logged in with system scope."""
+        connection = connect(self.home, "admin", self.home.password, system_scope="all")
         return Actor(self, "admin", connection)
 
     def person(self, name: str) -> Actor:
-        """Give one of the scenario's people, logged in to their project."""
+        """Return one of the scenario's users, logged in to their project."""
         user, password, project = self.people[name]
-        return Actor(self, name, connect(self.place, user, password, project_name=project))
+        return Actor(self, name, connect(self.home, user, password, project_name=project))
 
 
 class Actor:
-    """A user, logged in. ``do`` is the one way in which a scenario changes anything."""
+    """A user who is logged in. A scenario changes resources only through ``do``."""
 
     def __init__(
-        self, walk: Walk, name: str, connection: Any, login: str = "keystone.token.create"
+        self, run: ScenarioRun, name: str, connection: Any, login: str = "keystone.token.create"
     ) -> None:
-        self.walk = walk
+        self.run = run
         self.name = name
         self.cloud = connection
         self._current: Call | None = None
         self._http = connection.session.session
-        self._http.hooks["response"].append(self._note)
+        self._http.hooks["response"].append(self._record_response)
         self.user_id: str | None = None
         self.project_id: str | None = None
         self.do(login, connection.authorize, id_of=lambda _: None)
@@ -130,10 +130,10 @@ class Actor:
         id_of: Callable[[Any], str | None] | None = None,
         **named: Any,
     ) -> Any:
-        """Call ``function`` and record it; give its result, or None if it failed.
+        """Call ``function`` and record the call; return its result, or None if it failed.
 
-        ``refused``: the call is meant to fail. The resource's id is the result's, or else that of
-        the first argument; ``id_of`` gives it where neither does.
+        ``refused``: the call is expected to fail. The resource's id is that of the result, or else
+        of the first argument; ``id_of`` returns it where neither has one.
         """
         record = Call(call, self.name, self.user_id, self.project_id, None, _now())
         record.request_id = f"req-{uuid.uuid4()}"
@@ -152,45 +152,50 @@ class Actor:
         record.resource_id = (
             id_of(result) if id_of else identifier(result) or _first_identifier(arguments)
         )
-        self.walk.add(record)
+        self.run.add(record)
         return result
 
     def rest(
         self, service: str, method: str, path: str, body: object = None, **headers: str
     ) -> Any:
-        """Make a call that the SDK lacks; ``headers``: with underscores. Gives the answer's JSON."""
+        """Call an API that the SDK does not have; return its JSON. Header names have underscores."""
         content = {"data": body} if isinstance(body, bytes) else {"json": body} if body else {}
-        answer = self.cloud.session.request(
+        response = self.cloud.session.request(
             path,
             method,
             endpoint_filter={"service_type": service, "interface": "public"},
             headers={name.replace("_", "-"): value for name, value in headers.items()},
             **content,
         )
-        return answer.json() if answer.content and "json" in answer.headers["Content-Type"] else {}
+        has_json = response.content and "json" in response.headers["Content-Type"]
+        return response.json() if has_json else {}
 
-    def until(self, read: Callable[[], str], *wanted: str, bad: tuple[str, ...] = ()) -> str:
-        """Ask until the answer is one of ``wanted``; a thing that is not there reads GONE."""
-        end = time.monotonic() + PATIENCE
+    def until(self, read: Callable[[], str], *states: str, bad: tuple[str, ...] = ()) -> str:
+        """Poll until ``read`` returns one of ``states``; a missing resource reads GONE.
+
+        Raises Stuck at one of the states ``bad``, or after PATIENCE.
+        """
         state = ""
-        while time.monotonic() < end:
+
+        def is_settled() -> bool:
+            nonlocal state
             try:
                 state = read()
             except (NotFoundException, ClientException) as error:
                 if getattr(error, "http_status", getattr(error, "status_code", 404)) != 404:
                     raise
                 state = "GONE"
-            if state in wanted:
-                return state
-            if state in bad:
-                break
-            time.sleep(0.5)
-        raise Stuck(f"{self.name} wanted {' or '.join(wanted)}; it is {state!r}")
+            return state in states or state in bad
 
-    def _note(self, response: Any, *_: object, **__: object) -> None:
+        wait_until(is_settled, PATIENCE, 0.5)
+        if state not in states:
+            raise Stuck(f"{self.name} expected {' or '.join(states)}; it is {state!r}")
+        return state
+
+    def _record_response(self, response: Any, *_: object, **__: object) -> None:
         token = response.headers.get("X-Subject-Token")
         if token:
-            self.walk.tokens.add(token)
+            self.run.tokens.add(token)
         if self._current is not None:
             headers = response.headers
             self._current.requests.append(
@@ -206,32 +211,32 @@ class Actor:
 
 
 class Stuck(Exception):
-    """A resource that did not become what it was told to."""
+    """A resource did not reach the requested state."""
 
 
 def identifier(result: object) -> str | None:
-    """Give the id of what a call returned: the SDK's resource, or an answer of REST."""
+    """Return the id of a call's result: a resource of the SDK, or the JSON of a REST API."""
     if isinstance(result, Mapping) and not hasattr(result, "_original_body"):
         inner = next(iter(result.values())) if len(result) == 1 else result
-        for found in (result, inner):
-            if isinstance(found, Mapping):
+        for resource in (result, inner):
+            if isinstance(resource, Mapping):
                 for key in ("id", "uuid", "notification_uuid"):
-                    if isinstance(found.get(key), str):
-                        return str(found[key])
+                    if isinstance(resource.get(key), str):
+                        return str(resource[key])
         return None
     value = getattr(result, "id", None)
     return value if isinstance(value, str) else None
 
 
 def _first_identifier(arguments: tuple[Any, ...]) -> str | None:
-    for one in arguments:
-        value = getattr(one, "id", None)
+    for argument in arguments:
+        value = getattr(argument, "id", None)
         if isinstance(value, str):
             return value
-    for one in arguments:
-        if isinstance(one, str):
-            # The id in a path, or the id itself.
-            for part in one.replace("?", "/").split("/"):
+    for argument in arguments:
+        if isinstance(argument, str):
+            # An id, or a path with an id in it.
+            for part in argument.replace("?", "/").split("/"):
                 if len(part.replace("-", "")) == 32 and all(
                     letter in "0123456789abcdef-" for letter in part
                 ):
@@ -244,11 +249,11 @@ def _now() -> str:
 
 
 @contextmanager
-def section(walk: Walk, name: str) -> Iterator[None]:
-    """Run a part of the scenario; what breaks it is a problem of its own, the others go on."""
+def section(run: ScenarioRun, name: str) -> Iterator[None]:
+    """Run a section. An error is recorded as a problem, and the other sections go on."""
     begin = time.monotonic()
     try:
         yield
     except (Stuck, SDKException, ClientException, AttributeError, TypeError, KeyError) as error:
-        walk.problem(f"section {name} broke off: {type(error).__name__}: {error}")
-    walk.progress(f"scenario: {name}, {time.monotonic() - begin:.0f} s")
+        run.problem(f"section {name} failed: {type(error).__name__}: {error}")
+    run.progress(f"scenario: {name}, {time.monotonic() - begin:.0f} s")
