@@ -26,24 +26,29 @@ def glance(run: ScenarioRun) -> None:
     )
     image_id = image(alice, f"image-{run.tag}", min_disk=1)
     api = alice.cloud.image
-    own: dict[str, Any] = {"id_of": lambda _: image_id}
+    own_id: dict[str, Any] = {"id_of": lambda _: image_id}
     alice.do("glance.image.update", api.update_image, image_id, name="renamed", os_distro="debian")
-    alice.do("glance.image.add_tag", api.add_tag, image_id, "gold", **own)
-    alice.do("glance.image.remove_tag", api.remove_tag, image_id, "gold", **own)
-    admin.do("glance.image.deactivate", admin.cloud.image.deactivate_image, image_id, **own)
+    alice.do("glance.image.add_tag", api.add_tag, image_id, "gold", **own_id)
+    alice.do("glance.image.remove_tag", api.remove_tag, image_id, "gold", **own_id)
+    admin.do("glance.image.deactivate", admin.cloud.image.deactivate_image, image_id, **own_id)
     path = f"/v2/images/{image_id}/file"
     alice.do("glance.image.download_deactivated", alice.rest, "image", "GET", path, refused=True)
-    admin.do("glance.image.reactivate", admin.cloud.image.reactivate_image, image_id, **own)
+    admin.do("glance.image.reactivate", admin.cloud.image.reactivate_image, image_id, **own_id)
     alice.do("glance.image.download", alice.rest, "image", "GET", path)
     alice.do("glance.image.update", api.update_image, image_id, visibility="shared")
     member = run.projects["beta"]
-    alice.do("glance.member.create", api.add_member, image_id, member_id=member, **own)
+    alice.do("glance.member.create", api.add_member, image_id, member_id=member, **own_id)
     accept = bob.cloud.image.update_member
-    bob.do("glance.member.update", accept, member, image_id, status="accepted", **own)
-    alice.do("glance.member.delete", api.remove_member, member, image_id, **own)
+    bob.do("glance.member.update", accept, member, image_id, status="accepted", **own_id)
+    alice.do("glance.member.delete", api.remove_member, member, image_id, **own_id)
     delete = carol.cloud.image.delete_image
     carol.do(
-        "glance.image.delete_forbidden", delete, image_id, ignore_missing=False, refused=True, **own
+        "glance.image.delete_forbidden",
+        delete,
+        image_id,
+        ignore_missing=False,
+        refused=True,
+        **own_id,
     )
     alice.do("glance.image.update", api.update_image, image_id, is_protected=True)
     alice.do(
@@ -54,14 +59,14 @@ def glance(run: ScenarioRun) -> None:
         refused=True,
     )
     alice.do("glance.image.update", api.update_image, image_id, is_protected=False)
-    alice.do("glance.image.delete", api.delete_image, image_id, ignore_missing=False, **own)
+    alice.do("glance.image.delete", api.delete_image, image_id, ignore_missing=False, **own_id)
     alice.do(
         "glance.image.delete_gone",
         api.delete_image,
         image_id,
         ignore_missing=False,
         refused=True,
-        **own,
+        **own_id,
     )
     for disk_format in ("raw", "qcow2"):  # the second is none: its import fails
         _import(bob, disk_format)
@@ -75,8 +80,8 @@ def _import(bob: Actor, disk_format: str) -> None:
     path = f"/v2/images/{made['id']}"
     bob.do("glance.image.stage", bob.rest, "image", "PUT", f"{path}/stage", b"x" * 1000, **_STREAM)
     how = {"method": {"name": "glance-direct"}}
-    what = "glance.image.import" if disk_format == "raw" else "glance.image.import_failing"
-    bob.do(what, bob.rest, "image", "POST", f"{path}/import", how)
+    call = "glance.image.import" if disk_format == "raw" else "glance.image.import_failing"
+    bob.do(call, bob.rest, "image", "POST", f"{path}/import", how)
     if disk_format == "raw":
         bob.until(lambda: str(bob.rest("image", "GET", path)["status"]), "active")
     else:
