@@ -1,4 +1,4 @@
-"""Glance: an image's life, its sharing, its import, and what it refuses."""
+"""Glance: the life of an image, sharing, imports, refused requests, metadata definitions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STREAM: dict[str, Any] = {"Content_Type": "application/octet-stream"}
 
 
 def image(actor: Actor, name: str, **extra: object) -> str:
-    """Make an image with some content; give its id."""
+    """Create an image with some content; return its id."""
     body = {"name": name, "disk_format": "raw", "container_format": "bare", **extra}
     made = actor.do("glance.image.create", actor.rest, "image", "POST", "/v2/images", body)
     path = f"/v2/images/{made['id']}/file"
@@ -19,7 +19,7 @@ def image(actor: Actor, name: str, **extra: object) -> str:
 
 
 def glance(run: ScenarioRun) -> None:
-    """Two people, image_id whole life; the other shares, stages and imports."""
+    """Take an image through its life and share it; stage and import others as a second user."""
     alice, bob, carol, admin = (
         *(run.person(name) for name in ("alice", "bob", "carol")),
         run.admin(),
@@ -70,7 +70,7 @@ def glance(run: ScenarioRun) -> None:
     )
     for disk_format in ("raw", "qcow2"):  # the second is none: its import fails
         _import(bob, disk_format)
-    _too_big(run, admin, bob)
+    _fail_upload(run, admin, bob)
     _definitions(run, admin)
 
 
@@ -95,8 +95,8 @@ def _import_status(bob: Actor, path: str) -> str:
     return str(task["status"])
 
 
-def _too_big(run: ScenarioRun, admin: Actor, bob: Actor) -> None:
-    """Upload something that breaks off: the size is said wrong."""
+def _fail_upload(run: ScenarioRun, admin: Actor, bob: Actor) -> None:
+    """Fail an upload that is longer than its stated size."""
     del run, admin
     body = {"name": "nothing", "disk_format": "raw", "container_format": "bare"}
     made = bob.do("glance.image.create", bob.rest, "image", "POST", "/v2/images", body)
@@ -116,7 +116,7 @@ def _too_big(run: ScenarioRun, admin: Actor, bob: Actor) -> None:
 
 
 def _definitions(run: ScenarioRun, admin: Actor) -> None:
-    """Walk a metadata definition's parts."""
+    """Create, change and delete the parts of a metadata definition."""
     space = f"Cloud::{run.tag}"
     base = "/v2/metadefs/namespaces"
 

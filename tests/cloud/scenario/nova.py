@@ -364,7 +364,7 @@ def last_migration(admin: Actor, instance: Any) -> str:
 
 
 def unfinished_evacuations(admin: Actor, host: str) -> str:
-    """Return how many evacuations from a host its compute service has not dealt with yet."""
+    """Return how many evacuations from a host its compute service has not handled yet."""
     path = f"/os-migrations?migration_type=evacuation&source_compute={host}"
     migrations = admin.rest("compute", "GET", path, OpenStack_API_Version="compute 2.23")
     statuses = [item["status"] for item in migrations["migrations"]]
