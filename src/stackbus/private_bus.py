@@ -25,7 +25,7 @@ import structlog
 from stackbus import wiring
 from stackbus.broker.node import Description, NodeOptions
 from stackbus.broker.supervisor import Child, Supervisor
-from stackbus.errors import BrokerError, BrokerUnreachable, StackbusError
+from stackbus.errors import BrokerError, BrokerUnreachable, PortTaken, StackbusError
 from stackbus.expose import status
 from stackbus.expose.deployment import Deployment
 from stackbus.files import locked, write_private
@@ -251,8 +251,8 @@ def _prepared(settings: Settings, wish: NodeOptions) -> Description:
     while True:
         try:
             return node.prepare(wish, settings.inner_vhost, settings.outer_vhost)
-        except StackbusError as error:
-            if not known or "is taken" not in str(error) or time.monotonic() > end:
+        except PortTaken:
+            if not known or time.monotonic() > end:
                 raise
             time.sleep(0.2)
 
