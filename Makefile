@@ -33,6 +33,7 @@ test: setup  ## every test, on the RabbitMQ of this machine
 	pytest
 
 bench: setup  ## speed, as ratios against a peer in the same run
+	scripts/setup kubectl
 	python bench/run.py
 
 test-brokers: setup  ## the tests that need a broker, on Debian 12's, 13's and forky's RabbitMQ

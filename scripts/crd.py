@@ -15,9 +15,11 @@ from typing import Any
 import yaml
 from os_service_types import ServiceTypes
 
+from stackbus import units
+from stackbus.bus.names import PRIORITIES
+from stackbus.bus.routing import PATTERN_WORD, PROJECT_ID
 from stackbus.expose import deployment as checks
 from stackbus.services import BY_NAME, SERVICES
-from stackbus.services.service import PRIORITIES, PROJECT_ID
 
 DEFINITION = Path(__file__).parent.parent / "deploy" / "crd" / "openstackdeployments.yaml"
 NOTE = "# scripts/crd.py writes this file. Change the code, then run `make docs`.\n"
@@ -89,7 +91,7 @@ def _product(settings: str, *additional: str) -> str:
 
 def topic_settings() -> Schema:
     """Return the schema of a topic's settings."""
-    seconds = json.dumps(checks.SECONDS)
+    seconds = json.dumps(units.SECONDS)
     powers = {unit: 1000**power for power, unit in enumerate(("B", "kB", "MB", "GB", "TB"))}
     powers |= {"KB": 1000} | {
         unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB"), 1)
@@ -104,7 +106,7 @@ def topic_settings() -> Schema:
             ),
             "events": unique_list(
                 text(
-                    rf"({checks.PATTERN_WORD.pattern})(\.({checks.PATTERN_WORD.pattern}))*",
+                    rf"({PATTERN_WORD.pattern})(\.({PATTERN_WORD.pattern}))*",
                     maxLength=150,
                 ),
                 checks.MAX_BINDINGS,
@@ -119,7 +121,7 @@ def topic_settings() -> Schema:
                 "properties": {
                     "type": {"type": "string", "enum": ["quorum", "classic"]},
                     "maxAge": text(
-                        checks.AGE.pattern,
+                        units.WHOLE_DURATION.pattern,
                         nullable=True,
                         maxLength=10,
                         **{
@@ -137,7 +139,7 @@ def topic_settings() -> Schema:
                         "x-kubernetes-int-or-string": True,
                         "nullable": True,
                         "maxLength": 18,
-                        "pattern": f"^({checks.BYTES.pattern})$",
+                        "pattern": f"^({units.SIZE.pattern})$",
                         "x-kubernetes-validations": [
                             rule(
                                 f"type(self) == int ? self > 0 && self < {2**50} : "

@@ -9,19 +9,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
-import click
 import typer
 
 from stackbus import metrics
-from stackbus.cli.app import app
+from stackbus import settings as stackbus_settings
+from stackbus.bus.names import NOTIFICATION_TOPICS, PRIORITIES
+from stackbus.cli.app import LazyCommand, app
 from stackbus.events import scrub
 from stackbus.events.actions import ACTIONS, NO_PHASE, PHASES
-from stackbus.events.model import FIELDS
+from stackbus.events.model import FIELD_INFO
 from stackbus.events.normalise import normalise
 from stackbus.services import SERVICES
-from stackbus.services.service import NOTIFICATION_TOPICS, PRIORITIES, SHARED_EXCHANGE, actor
-from stackbus.settings import Settings
+from stackbus.services.service import SHARED_EXCHANGE
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
@@ -44,9 +45,9 @@ def settings() -> str:
         "| variable | default | meaning |",
         "|---|---|---|",
     ]
-    for name, field in Settings.model_fields.items():
-        default = "" if field.default_factory or field.default is None else f"`{field.default}`"
-        lines.append(f"| `STACKBUS_{name.upper()}` | {default} | {field.description} |")
+    for setting in stackbus_settings.reference():
+        default = "" if setting.default is None else f"`{setting.default}`"
+        lines.append(f"| `STACKBUS_{setting.name.upper()}` | {default} | {setting.description} |")
     return "\n".join(lines) + "\n"
 
 
@@ -65,9 +66,7 @@ def commands() -> str:
         "completion in your shell.",
         "",
     ]
-    group = typer.main.get_command(app)
-    assert isinstance(group, click.Group) or hasattr(group, "commands")
-    for name, command in _all_commands(group):
+    for name, command in _all_commands(typer.main.get_command(app)):
         lines += [f"## stackbus {name}", "", *_paragraphs(command.help or ""), ""]
         lines += ["| option | meaning |", "|---|---|"]
         for parameter in command.params:
@@ -80,8 +79,9 @@ def commands() -> str:
     return "\n".join(lines)
 
 
-def _all_commands(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
-    for name, command in group.commands.items():
+def _all_commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, entry in group.commands.items():
+        command = entry.load() if isinstance(entry, LazyCommand) else entry
         if hasattr(command, "commands"):
             yield from _all_commands(command, f"{prefix}{name} ")
         else:
@@ -112,15 +112,15 @@ def metric_list() -> str:
 
 def outer_bus() -> str:
     """Return the page about the messages of a topic: routing key, properties, scrubbing."""
-    names = ", ".join(f"`{name}`" for name in scrub.TELLING_NAMES)
-    endings = ", ".join(f"`{ending}`" for ending in scrub.HARMLESS_ENDINGS)
+    names = ", ".join(f"`{name}`" for name in scrub.SENSITIVE_NAMES)
+    suffixes = ", ".join(f"`{suffix}`" for suffix in scrub.HARMLESS_SUFFIXES)
     secrets = "; ".join(
-        f"`{field}` in `{prefix}.*`" for one in SERVICES for prefix, field in one.secrets
+        f"`{field}` in `{prefix}.*`" for service in SERVICES for prefix, field in service.secrets
     )
     services = "\n".join(
-        f"| {one.name} | `{one.type}` | `{one.exchange}` | "
-        f"{', '.join(f'`{word}`' for word in one.event_types)} |"
-        for one in SERVICES
+        f"| {service.name} | `{service.type}` | `{service.exchange}` | "
+        f"{', '.join(f'`{word}`' for word in service.event_types)} |"
+        for service in SERVICES
     )
     return f"""# The outer bus
 
@@ -166,7 +166,7 @@ the bare notification.
 The relay replaces a value by `***` if its name contains one of these words, in any case and with any
 separators: {names}.
 
-Exceptions: the name ends with one of {endings}; the value is empty, true, false or null; the value is
+Exceptions: the name ends with one of {suffixes}; the value is empty, true, false or null; the value is
 masked already.
 
 These fields are secret in some events only: {secrets}. The relay reads
@@ -219,12 +219,11 @@ def events() -> str:
             event_type, payload = str(notification["event_type"]), notification["payload"]
             event = normalise(path.read_bytes(), "bus", datetime.now(UTC), service.name)[0]
             kinds[event_type] = event.resource_type, event.action
-            told = [False, False, actor(notification) is not None]
+            has_ids = [False, False, bool(event.user_id)]
             if isinstance(payload, Mapping):
-                told[0] = service.resource(event_type, payload) is not None
-                told[1] = service.project(event_type, payload) is not None
-            priority = str(notification["priority"]).lower()
-            rows[event_type, _format(payload)].append((priority, told))
+                has_ids[0] = bool(service.read_resource_id(event_type, payload))
+                has_ids[1] = bool(service.read_project_id(event_type, payload))
+            rows[event_type, _format(payload)].append((event.priority, has_ids))
         for (event_type, form), captured in sorted(rows.items()):
             priorities = ", ".join(sorted({priority for priority, _ in captured}))
             columns = zip(*(flags for _, flags in captured), strict=True)
@@ -238,37 +237,6 @@ def events() -> str:
     return "\n".join([*lines, *_silent_calls()]) + "\n"
 
 
-_FIELDS = {
-    "id": "message_id of the notification; the same on every channel",
-    "index": "number of the event within its notification, from 0: one event for each resource",
-    "time": "time at which the service sent the notification, UTC, in microseconds",
-    "received": "time at which the recorder received it, UTC",
-    "service": "OpenStack service: nova, keystone, ...; empty if it is none of the ten",
-    "type": "event type, as sent",
-    "action": "action, in one vocabulary for all services (see below)",
-    "phase": "start, end, error or none (see below)",
-    "outcome": "success, failure or unknown; a start is always unknown",
-    "priority": "priority of oslo.messaging, in lower case",
-    "publisher": "publisher_id, as sent",
-    "host": "host name in the publisher_id",
-    "resource_type": "kind of resource, in the words of openstacksdk; empty if stackbus does not "
-    "know the event type",
-    "resource_id": "id of the resource",
-    "resource_name": "name of the resource",
-    "project_id": "id of the project that owns the resource",
-    "user_id": "id of the actor, the user who acted",
-    "user_name": "name of the actor, if the service sends it",
-    "actor_project_id": "id of the project in which the actor was logged in; often not the owner",
-    "request_id": "id of the service's own request",
-    "global_request_id": "id of the request of the caller",
-    "address": "network address of the actor, if the service sends it",
-    "attributes": "values that matter for capacity, and reasons of an outcome: vcpus, memory_mb, "
-    "disk_gb, size_gb, flavor, volume_type, state, availability_zone, reason, ...",
-    "payload": "complete payload of the notification, scrubbed",
-    "channels": "channels that delivered it: bus, log, opensearch",
-}
-
-
 def history() -> str:
     """Return the page of an event's fields, phases and actions."""
     lines = [
@@ -280,7 +248,7 @@ def history() -> str:
         "",
         "| field | meaning |",
         "|---|---|",
-        *(f"| `{name}` | {_FIELDS[name]} |" for name in FIELDS),
+        *(f"| `{name}` | {field.description} |" for name, field in FIELD_INFO.items()),
         "",
         "## Phases",
         "",
@@ -334,7 +302,7 @@ def _silent_calls() -> list[str]:
         "| calls | missing | why |",
         "|---|---|---|",
     ]
-    for gap in table.unsaid:
+    for gap in table.gaps:
         calls = f"{gap.calls}*" if gap.calls.endswith((".", "_")) else gap.calls
         missing = ", ".join(MISSING_PARTS[part] for part in gap.lacks)
         lines.append(f"| {calls} | {missing} | {gap.reason} |")

@@ -1,21 +1,22 @@
-"""Every error that stackbus raises on purpose, and the exit code it ends a command with.
+"""Every error that stackbus raises on purpose, and the exit code with which it ends a command.
 
-    StackbusError            1  could not be done; the message says why and what mends it
-    +-- InputError           2  the input is wrong; nothing was touched
-    |   +-- InvalidDeployment   lists every mistake of an OpenStackDeployment
-    +-- BrokerError          1  RabbitMQ refused, or answered what it should not
-    |   +-- BrokerUnreachable   nobody answers: try again later
-    +-- KubernetesError      1  Kubernetes refused, or does not allow it
-    |   +-- KubernetesUnreachable   nobody answers, or too busy: try again later
-    +-- Waiting              1  something else must come first; the message says what
-    +-- Conflict             1  something of that name exists and is not ours
-    +-- HistoryError         1  the history refused, or cannot be read by this stackbus
-    |   +-- HistoryUnreachable    away, or full: try again later
-    +-- OpenSearchError      1  OpenSearch does not answer, or refuses
-    +-- Unreadable           1  a body that is no notification (relay and recorder quarantine it)
+    StackbusError            1  failed; the message gives the reason and a remedy
+    +-- InputError           2  the input is wrong, and nothing was changed
+    |   +-- InvalidDeployment   an OpenStackDeployment has mistakes, all of them listed
+    +-- BrokerError          1  RabbitMQ refused a request, or sent an invalid answer
+    |   +-- BrokerUnreachable   RabbitMQ does not answer: retry later
+    +-- KubernetesError      1  Kubernetes refused a request
+    |   +-- KubernetesUnreachable   Kubernetes does not answer, or is overloaded: retry later
+    +-- PortTaken            1  a port of the private broker is used by another process
+    +-- Waiting              1  a prerequisite is missing: retry when it is there
+    +-- Conflict             1  the name is taken by an object that stackbus did not create
+    +-- HistoryError         1  the history refused a request, or has an unknown schema
+    |   +-- HistoryUnreachable    the history does not answer, or is full: retry later
+    +-- OpenSearchError      1  OpenSearch refused a request, or does not answer
+    +-- Unreadable           1  not a notification: the relay and the recorder quarantine it
 
-The doors (cli/, operator/) catch StackbusError and nothing wider; the rooms that speak
-to other systems (clients/, broker/) translate foreign errors into these at one place each.
+The doors (cli/, operator/) catch StackbusError and nothing wider. The rooms that speak to other
+systems (clients/, history/, broker/) translate foreign errors into these, each in one place.
 """
 
 from __future__ import annotations
@@ -25,35 +26,37 @@ from typing import ClassVar
 
 
 class StackbusError(Exception):
-    """It could not be done; the message is the sentence the user reads."""
+    """The command failed; the message gives the reason and a remedy."""
 
     exit_code: ClassVar[int] = 1
+    is_transient: ClassVar[bool] = False
+    """Whether a stream waits and tries again (``flow/loop.py``) instead of ending."""
 
 
 class InputError(StackbusError):
-    """What was given is wrong: a file, an option, a name."""
+    """A file, an option or a name is wrong, and nothing was changed."""
 
     exit_code: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Mistake:
-    """One thing wrong in a document: where, what stands there, and what to do about it."""
+    """One mistake in a document: its path, the value there, and the remedy."""
 
     path: str
     value: str
-    mend: str
+    remedy: str
 
     def __str__(self) -> str:
-        """Give one line: ``path: value: mend``."""
-        return f"{self.path}: {self.value}: {self.mend}"
+        """Return one line: ``path: value: remedy``."""
+        return f"{self.path}: {self.value}: {self.remedy}"
 
 
 class InvalidDeployment(InputError):
-    """The OpenStackDeployment has mistakes; all of them are in ``mistakes``."""
+    """The OpenStackDeployment has mistakes; ``mistakes`` lists all of them."""
 
     def __init__(self, origin: str, mistakes: list[Mistake]) -> None:
-        """Keep every mistake found in ``origin`` (a file's name, or a resource's)."""
+        """List the ``mistakes`` of ``origin``, the name of a file or of a resource."""
         self.origin = origin
         self.mistakes = mistakes
         count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
@@ -62,40 +65,50 @@ class InvalidDeployment(InputError):
 
 
 class BrokerError(StackbusError):
-    """RabbitMQ refused a request, or its answer makes no sense."""
+    """RabbitMQ refused a request, or sent an invalid answer."""
+
+    is_transient = True  # a refusal too: passwords are rotated, queues are declared again
 
 
 class BrokerUnreachable(BrokerError):
-    """RabbitMQ does not answer."""
+    """RabbitMQ does not answer; the same request may succeed later."""
 
 
 class KubernetesError(StackbusError):
-    """Kubernetes refused a request, or does not allow it."""
+    """Kubernetes refused a request."""
 
 
 class KubernetesUnreachable(KubernetesError):
-    """Kubernetes does not answer, or only that it is busy."""
+    """Kubernetes does not answer, or is overloaded; the same request may succeed later."""
 
 
 class HistoryError(StackbusError):
-    """The history refused, or holds what this stackbus cannot read."""
+    """The history refused a request, or has a schema that this version does not know."""
 
 
 class HistoryUnreachable(HistoryError):
-    """The history does not answer, or has no room: it may later."""
+    """The history does not answer, or is full; the same request may succeed later."""
+
+    is_transient = True
 
 
 class OpenSearchError(StackbusError):
-    """OpenSearch does not answer, or refuses."""
+    """OpenSearch refused a request, or does not answer."""
+
+    is_transient = True
+
+
+class PortTaken(StackbusError):
+    """A port of the private broker is used by another process; the message names the port."""
 
 
 class Waiting(StackbusError):
-    """Something else must come first."""
+    """A prerequisite is missing; the message names it."""
 
 
 class Conflict(StackbusError):
-    """Something of a name that stackbus needs exists and does not belong to stackbus."""
+    """A name that stackbus needs is taken by an object that stackbus did not create."""
 
 
 class Unreadable(StackbusError):
-    """A body that cannot be decoded; the message says why and holds nothing of the body."""
+    """A body is not a notification; the message gives the reason and quotes nothing of the body."""

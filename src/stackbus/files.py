@@ -1,7 +1,4 @@
-"""Files that hold secrets: written wholly or not at all, and locked while they change.
-
-Called by every room that keeps something in the state folder.
-"""
+"""Private files: written completely or not at all, read by their first line, and locks."""
 
 from __future__ import annotations
 
@@ -13,13 +10,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from stackbus.errors import StackbusError
+from stackbus.errors import InputError, StackbusError
 
 
 def write_private(path: Path, content: str | bytes) -> None:
-    """Write ``content`` to ``path`` wholly or not at all, readable by its owner only.
+    """Write ``content`` to ``path`` completely or not at all, with mode 0600.
 
-    Raises StackbusError (disk full, no permission); the old file then still stands.
+    Raises StackbusError (disk full, no permission) and leaves the old file as it was.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -42,11 +39,24 @@ def write_private(path: Path, content: str | bytes) -> None:
         raise StackbusError(f"{path}: cannot be written: {error.strerror}") from error
 
 
-@contextmanager
-def locked(path: Path, patience: float, busy: str) -> Iterator[None]:
-    """Hold the lock file ``path``; wait ``patience`` seconds for whoever holds it.
+def read_first_line(path: Path, content: str) -> str:
+    """Return the first line of ``path``; '' if it is empty.
 
-    The lock goes with the process, however it ends. Raises StackbusError(``busy``) after that.
+    Raises InputError, which names the expected ``content``, such as "a password".
+    """
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: {content} cannot be read from this file: {error}") from error
+    return lines[0].strip() if lines else ""
+
+
+@contextmanager
+def locked(path: Path, timeout: float, busy: str) -> Iterator[None]:
+    """Hold the lock file ``path``, after waiting up to ``timeout`` seconds for its holder.
+
+    The kernel frees the lock when the process ends, in whatever way. Raises
+    StackbusError(``busy``) at the timeout.
     """
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -54,7 +64,7 @@ def locked(path: Path, patience: float, busy: str) -> Iterator[None]:
     except OSError as error:
         raise StackbusError(f"{path}: cannot be written: {error.strerror}") from error
     try:
-        end = time.monotonic() + patience
+        end = time.monotonic() + timeout
         while True:
             try:
                 fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)

@@ -1,6 +1,6 @@
-"""Logs: one line each on stderr, a stable action word beside its sentence, never a secret.
+"""Logs on stderr: one line for each event, with a stable name and fields, and no secrets.
 
-Called by the doors at their start; every room then asks ``structlog.get_logger()``.
+A command configures them at its start; every module then calls ``structlog.get_logger()``.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ import sys
 import structlog
 
 
-def configure(*, json: bool = False, least: int = logging.INFO) -> None:
-    """Send log lines of level ``least`` and up to stderr: for people, or as JSON for machines."""
+def configure(*, json: bool = False, level: int = logging.INFO) -> None:
+    """Write log lines of ``level`` and above to stderr: as text for people, or as JSON."""
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             _renderer(json=json),
         ],
-        wrapper_class=structlog.make_filtering_bound_logger(least),
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
 
 
 def configure_libraries(*, json: bool = False, quiet: tuple[str, ...] = ()) -> None:
-    """Send what libraries log the same way; of those in ``quiet`` only warnings."""
+    """Write the log lines of libraries the same way; those in ``quiet`` log warnings only."""
     formatter = structlog.stdlib.ProcessorFormatter(
         foreign_pre_chain=[
             structlog.stdlib.add_log_level,
@@ -51,6 +51,6 @@ def _renderer(*, json: bool) -> structlog.typing.Processor:
     return structlog.dev.ConsoleRenderer(
         colors=sys.stderr.isatty(),
         pad_event_to=0,
-        # The other one shows local variables, passwords among them.
+        # The default formatter prints local variables, and passwords among them.
         exception_formatter=structlog.dev.plain_traceback,
     )

@@ -1,9 +1,9 @@
 """The life of the private bus, from ``stackbus up`` to ``stackbus down``.
 
-Called by the doors ``up``, ``down`` and ``status``. ``run`` is the process that stays: it starts
-the node, the relay and, if wanted, a recorder under ``broker/supervisor.py``, applies the
-deployment, and removes rotated credentials when their grace time is over. ``start_detached``
-starts that process and waits until it says that the bus is ready; ``stop`` ends it.
+``run`` is the process that stays. It starts the node, the relay and, if asked for, a recorder under
+``broker/supervisor.py``, applies the deployment, and removes rotated credentials at the end of
+their grace time. ``start_detached`` starts that process and waits until the bus is ready; ``stop``
+ends it. The two find each other by the lock and the process id in the state folder (``state.py``).
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ from pathlib import Path
 
 import structlog
 
-from stackbus import wiring
-from stackbus.broker.node import Description, Wish
+from stackbus.broker.node import Description, NodeOptions
 from stackbus.broker.supervisor import Child, Supervisor
-from stackbus.errors import BrokerError, BrokerUnreachable, StackbusError
+from stackbus.errors import BrokerError, BrokerUnreachable, PortTaken, StackbusError
 from stackbus.expose import status
 from stackbus.expose.deployment import Deployment
-from stackbus.files import locked, write_private
 from stackbus.settings import Settings
+from stackbus.state import StateFolder
+from stackbus.wiring import control
+from stackbus.wiring.broker import open_broker, private_endpoint, private_node
 
 _START_SECONDS = 180.0
 _STOP_SECONDS = 120.0
 _PORTS_SECONDS = 30.0
-"""How long a node that lost its supervisor may take to give its ports back."""
+"""Time that a node without its supervisor may take to end and free its ports."""
 
 Progress = Callable[[str], None]
 
@@ -43,72 +44,73 @@ log = structlog.get_logger()
 
 def run(
     settings: Settings,
-    wish: Wish,
+    wish: NodeOptions,
     deployment: Deployment | None,
     progress: Progress,
     ready: Callable[[Description], None],
     *,
     record: bool | None = None,
 ) -> None:
-    """Be the private bus until SIGTERM or SIGINT.
+    """Run the private bus until SIGTERM or SIGINT.
 
-    ``deployment``, and whether to ``record`` beside it: None keeps what was last.
+    ``deployment``: applied at the start; None: that of the last apply. ``record``: whether to run
+    a recorder; None: as at the last start.
 
-    Raises StackbusError if it is up already, or cannot start.
+    Raises StackbusError if the bus is up already or cannot start.
     """
-    busy = f"the bus in {settings.state} is up already: `stackbus apply` changes it"
-    with locked(_lock(settings), 0.0, busy):
+    state = StateFolder(settings.state)
+    with state.hold_for_up():
         supervisor = Supervisor()
         supervisor.catch_signals()
         if record is not None:
-            wiring.set_recorded(settings, wanted=record)
+            state.set_recorded(record)
         try:
             description = _start(settings, wish, deployment, supervisor, progress)
             if supervisor.stopping:
                 return
-            write_private(_ready(settings), json.dumps({"pid": os.getpid()}))
+            state.write_ready()
             ready(description)
-            supervisor.run(_expiring(settings))
+            supervisor.run(_remove_expired(settings))
         finally:
-            _ready(settings).unlink(missing_ok=True)
+            state.remove_ready()
             supervisor.stop()
 
 
 def start_detached(
     settings: Settings, deployment: Deployment | None, arguments: list[str], progress: Progress
 ) -> None:
-    """Start ``stackbus up`` with ``arguments`` as a process of its own; wait until it is ready.
+    """Start ``stackbus up`` with ``arguments`` as its own process, and wait until it is ready.
 
-    It gets the deployment over its standard input. Raises StackbusError with the end of its log if
-    it does not get there.
+    The process receives the deployment on its standard input. Raises StackbusError with the end of
+    its log if it does not become ready.
     """
-    given = ["-f", "-"] if deployment is not None else []
-    text = "" if deployment is None else json.dumps(deployment.to_document())
-    output = settings.state / "up.log"
+    state = StateFolder(settings.state)
+    deployment_options = ["-f", "-"] if deployment is not None else []
+    document = "" if deployment is None else json.dumps(deployment.to_document())
     settings.state.mkdir(mode=0o700, parents=True, exist_ok=True)
     progress("starting the private bus")
-    with output.open("wb") as file:
+    with state.up_log.open("wb") as output:
         process = subprocess.Popen(  # noqa: S603 -- our own command
             [
                 *(sys.executable, "-m", "stackbus", "up", "--state", str(settings.state)),
-                *given,
+                *deployment_options,
                 *arguments,
             ],
             stdin=subprocess.PIPE,
-            stdout=file,
-            stderr=file,
+            stdout=output,
+            stderr=output,
             start_new_session=True,
         )
     assert process.stdin is not None
-    with suppress(BrokenPipeError), process.stdin as pipe:  # it says itself why it has ended
-        pipe.write(text.encode())
-    shown = 0
+    with suppress(BrokenPipeError), process.stdin as pipe:  # its log will say why it has ended
+        pipe.write(document.encode())
+    reported = 0
     try:
-        while not is_ready(settings, process.pid):
-            lines = output.read_text("utf-8", "replace").splitlines()
-            for line in lines[shown:]:
+        while state.read_ready() != process.pid:
+            lines = state.up_log.read_text("utf-8", "replace").splitlines()
+            for line in lines[reported:]:
                 progress(line)
-            shown = len(lines)
+            reported = len(lines)
             if process.poll() is not None:
                 raise StackbusError("\n".join(lines) or "the private bus did not start")
             time.sleep(0.1)
@@ -119,78 +121,107 @@ def start_detached(
 
 
 def stop(settings: Settings) -> bool:
-    """End the private bus; tell whether there was one. Returns when it has ended."""
-    if not is_up(settings):
+    """Stop the private bus and wait until it has ended; return False if it was not up."""
+    state = StateFolder(settings.state)
+    if not state.is_up:
         return False
-    try:
-        pid = int(json.loads(_ready(settings).read_text("utf-8"))["pid"])
-    except (OSError, ValueError, KeyError):
-        raise StackbusError("the bus is just starting or stopping: try again") from None
+    pid = state.read_ready()
+    if pid is None:
+        raise StackbusError(
+            f"the private bus in {settings.state} is starting or stopping at this moment: try again"
+        )
     with suppress(ProcessLookupError):
         handle = os.pidfd_open(pid)
         try:
             signal.pidfd_send_signal(handle, signal.SIGTERM)
             if not select.select([handle], [], [], _STOP_SECONDS)[0]:
-                raise StackbusError(f"the bus (process {pid}) does not stop")
+                raise StackbusError(
+                    f"the private bus (process {pid}) has not stopped in {_STOP_SECONDS:.0f} s"
+                )
         finally:
             os.close(handle)
     return True
 
 
-def is_up(settings: Settings) -> bool:
-    """Tell whether a process is the private bus of the state folder."""
-    if not _lock(settings).exists():
-        return False
-    try:
-        with locked(_lock(settings), 0.0, ""):
-            return False
-    except StackbusError:
-        return True
+def wait_until_answering(settings: Settings, is_stopping: Callable[[], bool]) -> None:
+    """Wait until the node answers and a relay consumes.
 
-
-def is_ready(settings: Settings, pid: int | None = None) -> bool:
-    """Tell whether the bus (that is process ``pid``) has come up."""
-    try:
-        value = json.loads(_ready(settings).read_text("utf-8"))
-    except (OSError, ValueError):
-        return False
-    return pid is None or value.get("pid") == pid
-
-
-def wait_until_answering(settings: Settings, wants_stop: Callable[[], bool]) -> None:
-    """Wait until the node answers and a relay consumes. Raises BrokerError after three minutes."""
+    Returns early once ``is_stopping``. Raises BrokerError after three minutes.
+    """
     end = time.monotonic() + _START_SECONDS
 
     def pause() -> bool:
         time.sleep(0.1)
-        return time.monotonic() < end and not wants_stop()
+        return time.monotonic() < end and not is_stopping()
 
     while True:
         try:
-            with wiring.bus(settings) as where:
-                if status.wait_for_relay(where.management, settings.inner_vhost, pause):
+            with open_broker(settings) as broker:
+                if status.wait_for_relay(broker.management, settings.inner_vhost, pause):
                     return
         except (BrokerUnreachable, BrokerError) as error:
             if not pause():
-                raise BrokerError(f"the bus does not come up: {error}") from error
+                raise BrokerError(f"the private bus does not start: {error}") from error
             continue
-        if wants_stop():
+        if is_stopping():
             return
-        raise BrokerError(f"the relay does not start; see {settings.state / 'relay.log'}")
+        relay_log = StateFolder(settings.state).relay_log
+        raise BrokerError(f"the relay does not start; its log, {relay_log}, says why")
 
 
 def _start(
     settings: Settings,
-    wish: Wish,
+    wish: NodeOptions,
     deployment: Deployment | None,
     supervisor: Supervisor,
     progress: Progress,
 ) -> Description:
-    node = wiring.node(settings)
-    description = _prepared(settings, wish)
-    wiring.first_credentials(settings, wiring.endpoint_of(description))
+    description = _prepare_node(settings, wish)
+    control.create_first_credentials(settings, private_endpoint(description))
+    progress(f"starting RabbitMQ on {description.listen}:{description.ports.amqp}")
+    _start_node(settings, description, supervisor)
+    if supervisor.stopping:
+        return description
+    progress("applying the deployment")
+    with open_broker(settings) as broker:
+        target = deployment or control.saved_deployment(settings)
+        control.plan_and_apply(
+            settings,
+            broker,
+            lambda exposure: exposure.plan(target),
+            deployment=deployment,
+            progress=progress,
+        )
+    progress("starting the relay")
+    state = StateFolder(settings.state)
+    supervisor.add(_stackbus_child(settings, ["relay"], state.relay_log))
+    if state.is_recorded:
+        progress("starting the recorder")
+        secret = str(control.record_secret(settings))
+        supervisor.add(_stackbus_child(settings, ["record", "--secret", secret], state.record_log))
+    wait_until_answering(settings, lambda: supervisor.stopping)
+    return description
+
+
+def _prepare_node(settings: Settings, wish: NodeOptions) -> Description:
+    """Write the node's files; wait for its ports while an earlier node is still ending."""
+    node = private_node(settings)
+    has_run_before = node.read_description() is not None
+    end = time.monotonic() + _PORTS_SECONDS
+    while True:
+        try:
+            return node.prepare(wish, settings.inner_vhost, settings.outer_vhost)
+        except PortTaken:
+            if not has_run_before or time.monotonic() > end:
+                raise
+            time.sleep(0.2)
+
+
+def _start_node(settings: Settings, description: Description, supervisor: Supervisor) -> None:
+    """Start RabbitMQ and its port mapper, and wait until the management API answers."""
+    node = private_node(settings)
     environment = node.environment(description)
-    folder = settings.state / "broker"
+    folder = StateFolder(settings.state).broker
     supervisor.add(
         Child(
             "epmd",
@@ -204,70 +235,17 @@ def _start(
     rabbitmq = Child(
         "rabbitmq", node.command(), environment, folder / "log" / "startup.log", folder
     )
-    progress(f"starting RabbitMQ on {description.listen}:{description.ports.amqp}")
     supervisor.add(rabbitmq)
-    _wait_for_node(settings, rabbitmq, supervisor)
-    if supervisor.stopping:
-        return description
-    progress("applying the deployment")
-    with wiring.bus(settings) as where:
-        kept = deployment or wiring.saved_deployment(settings)
-        wiring.carry_out(settings, where, lambda control: control.plan(kept), deployment, progress)
-    progress("starting the relay")
-    supervisor.add(
-        Child(
-            "relay",
-            [sys.executable, "-m", "stackbus", "relay", "--state", str(settings.state)],
-            os.environ,
-            settings.state / "relay.log",
-            settings.state,
-            stop_seconds=20.0,
-        )
-    )
-    if wiring.is_recorded(settings):
-        progress("starting the recorder")
-        supervisor.add(
-            Child(
-                "recorder",
-                [
-                    *(sys.executable, "-m", "stackbus", "record", "--state", str(settings.state)),
-                    *("--secret", str(wiring.record_secret(settings))),
-                ],
-                os.environ,
-                settings.state / "record.log",
-                settings.state,
-                stop_seconds=20.0,
-            )
-        )
-    wait_until_answering(settings, lambda: supervisor.stopping)
-    return description
-
-
-def _prepared(settings: Settings, wish: Wish) -> Description:
-    """Write the node's files; wait for the ports if the last node is still on its way out."""
-    node = wiring.node(settings)
-    known = node.described() is not None
-    end = time.monotonic() + _PORTS_SECONDS
-    while True:
-        try:
-            return node.prepare(wish, settings.inner_vhost, settings.outer_vhost)
-        except StackbusError as error:
-            if not known or "is taken" not in str(error) or time.monotonic() > end:
-                raise
-            time.sleep(0.2)
-
-
-def _wait_for_node(settings: Settings, rabbitmq: Child, supervisor: Supervisor) -> None:
     end = time.monotonic() + _START_SECONDS
-    with wiring.bus(settings) as where:
+    with open_broker(settings) as broker:
         while not supervisor.stopping:
             try:
-                where.management.overview()
+                broker.management.overview()
             except BrokerError as error:
                 assert rabbitmq.process is not None
                 if rabbitmq.process.poll() is not None or time.monotonic() > end:
                     raise StackbusError(
-                        f"RabbitMQ does not start ({error}); the end of what it said, from "
+                        f"RabbitMQ does not start ({error}). The end of its output, from "
                         f"{rabbitmq.output}:\n{rabbitmq.last_lines()}"
                     ) from error
                 time.sleep(0.1)
@@ -275,26 +253,36 @@ def _wait_for_node(settings: Settings, rabbitmq: Child, supervisor: Supervisor) 
                 return
 
 
-def _expiring(settings: Settings) -> Callable[[], None]:
-    """Give what is done each second: an apply when a grace time has ended."""
+def _stackbus_child(settings: Settings, arguments: list[str], output: Path) -> Child:
+    """Return a stackbus command of the state folder, to run under the supervisor."""
+    command, *options = arguments
+    return Child(
+        {"record": "recorder"}.get(command, command),
+        [
+            *(sys.executable, "-m", "stackbus", command, "--state", str(settings.state)),
+            *options,
+        ],
+        os.environ,
+        output,
+        settings.state,
+        stop_seconds=20.0,
+    )
+
+
+def _remove_expired(settings: Settings) -> Callable[[], None]:
+    """Return a function, called each second, that applies when a grace time has ended."""
 
     def each_second() -> None:
         try:
-            with wiring.bus(settings) as where:
-                until = wiring.exposure(settings, where).next_expiry()
-                if until is not None and until <= datetime.now(UTC):
-                    kept = wiring.saved_deployment(settings)
-                    wiring.carry_out(settings, where, lambda control: control.plan(kept), None)
+            with open_broker(settings) as broker:
+                next_expiry = control.exposure(settings, broker).next_expiry()
+                if next_expiry is not None and next_expiry <= datetime.now(UTC):
+                    deployment = control.saved_deployment(settings)
+                    control.plan_and_apply(
+                        settings, broker, lambda exposure: exposure.plan(deployment)
+                    )
                     log.info("rotation.finished")
         except StackbusError as error:
             log.warning("rotation.delayed", reason=str(error))
 
     return each_second
-
-
-def _lock(settings: Settings) -> Path:
-    return settings.state / "up.lock"
-
-
-def _ready(settings: Settings) -> Path:
-    return settings.state / "up.json"

@@ -1,304 +1,505 @@
-"""Every knob of stackbus, in one list: meaning, unit, default, and when to turn it.
+"""Every setting of stackbus in one list: meaning, unit, default, and when to change it.
 
-Read once by ``wiring.py`` from the environment (``STACKBUS_<NAME>``); command-line options
-override single fields. Nothing else in stackbus reads the environment.
+A command calls ``read_settings`` once, with the environment (``STACKBUS_<NAME>``) and the options
+that it was given; ``wiring/`` turns the result into clients. Nothing else reads the environment.
+``docs/reference/settings.md`` is generated from the class ``Settings``.
 """
 
 from __future__ import annotations
 
 import os
-import re
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, get_args, get_origin
 
-from pydantic import AfterValidator, Field, SecretStr
-from pydantic_settings import BaseSettings, SettingsConfigDict
+import msgspec
+from msgspec import Meta
+
+from stackbus.errors import InputError
+
+PREFIX = "STACKBUS_"
+_MIN_PORT, _MAX_PORT = 1024, 65_535
+
+
+class SecretStr:
+    """A text that no log line and no traceback shows."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+
+    def __repr__(self) -> str:
+        return "SecretStr(***)"
 
 
 def default_state() -> Path:
-    """Give the XDG state folder of stackbus, as the XDG Base Directory Specification has it."""
+    """Return stackbus' folder below the XDG state folder (XDG Base Directory Specification)."""
     base = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(base) / "stackbus"
 
 
-def _place(value: str) -> str:
-    if not re.fullmatch(r"[a-z0-9.-]+/[a-z0-9.-]+", value):
-        raise ValueError("NAMESPACE/NAME of a Secret was expected, as openstack/stackbus-broker")
-    return value
+_Positive = Annotated[int, Meta(ge=1)]
+_SecretName = Annotated[
+    str,
+    Meta(
+        pattern=r"^[a-z0-9.-]+/[a-z0-9.-]+\Z",
+        extra={"expected": "NAMESPACE/NAME of a Secret, such as openstack/stackbus-broker"},
+    ),
+]
 
 
-class Settings(BaseSettings):
-    """The settings; ``docs/reference/settings.md`` is generated from this class."""
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings. ``read_settings`` checks every value; the constructor does not."""
 
-    model_config = SettingsConfigDict(env_prefix="STACKBUS_", frozen=True, extra="ignore")
+    state: Annotated[
+        Path,
+        Meta(
+            description="The state folder: all that stackbus keeps, such as the CA's key, the "
+            "Secrets and the private broker. Back it up. Its mode is 0700. "
+            "Default: `$XDG_STATE_HOME/stackbus`."
+        ),
+    ] = msgspec.field(default_factory=default_state)
+    rabbitmq_server: Annotated[
+        Path,
+        Meta(
+            description="The `rabbitmq-server` program that the private broker runs. Change it to "
+            "run another release than the system's package (3.10 to 4.3 are supported)."
+        ),
+    ] = Path("/usr/lib/rabbitmq/bin/rabbitmq-server")
+    broker_ports: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9]{4,5}-[0-9]{4,5}\Z",
+            description="Range from which the private broker draws its ports at its first start. "
+            "The default ends below the ports that Linux gives to clients.",
+            extra={"expected": "a range of ports from 1024 to 65535, such as 20000-32767"},
+        ),
+    ] = "20000-32767"
+    inner_vhost: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="Vhost in which the OpenStack services publish. On your own broker, the "
+            "vhost at the end of their `transport_url`.",
+        ),
+    ] = "openstack"
+    outer_vhost: Annotated[
+        str,
+        Meta(
+            min_length=1,
+            description="Vhost of the topics. Consumers can log in to this vhost only.",
+        ),
+    ] = "openstack-external"
+    management_url: Annotated[
+        str | None,
+        Meta(
+            description="URL of the RabbitMQ management API of your own broker, such as "
+            "`https://rabbit.example:15671`. Unset: the private broker of `stackbus up`."
+        ),
+    ] = None
+    management_user: Annotated[str, Meta(description="Administrator of your own broker.")] = (
+        "stackbus-admin"
+    )
+    management_password: Annotated[
+        SecretStr | None,
+        Meta(
+            description="Password of that administrator. Prefer "
+            "`STACKBUS_MANAGEMENT_PASSWORD_FILE`."
+        ),
+    ] = None
+    management_password_file: Annotated[
+        Path | None, Meta(description="File whose first line is that password.")
+    ] = None
+    management_ca: Annotated[
+        Path | None,
+        Meta(
+            description="CA certificate (PEM) of the management API, if no public CA signed its "
+            "certificate."
+        ),
+    ] = None
+    inner_url: Annotated[
+        SecretStr | None,
+        Meta(description="`stackbus relay`: AMQP URL of the inner bus, with the password."),
+    ] = None
+    outer_url: Annotated[
+        SecretStr | None,
+        Meta(description="`stackbus relay`: AMQP URL of the outer bus, with the password."),
+    ] = None
+    inner_url_file: Annotated[
+        Path | None,
+        Meta(
+            description="`stackbus relay`: file whose first line is the AMQP URL of the inner bus. "
+            "The relay reads it before each connection, so a new password needs no restart."
+        ),
+    ] = None
+    outer_url_file: Annotated[
+        Path | None, Meta(description="The same for the AMQP URL of the outer bus.")
+    ] = None
+    amqp_ca: Annotated[
+        Path | None,
+        Meta(
+            description="CA certificate (PEM) of the brokers behind `amqps://` URLs, if no public "
+            "CA signed their certificates."
+        ),
+    ] = None
+    amqp_heartbeat: Annotated[
+        int,
+        Meta(
+            ge=5,
+            le=600,
+            description="Seconds of silence after which the relay and the recorder take a "
+            "connection to RabbitMQ for lost, and RabbitMQ takes theirs. Lower: a lost route is "
+            "noticed sooner. Higher: for a network with long pauses.",
+        ),
+    ] = 30
+    scrub_names: Annotated[
+        list[str],
+        Meta(
+            description="More names of secrets, as a JSON list: the value of a field whose name "
+            'contains one of them is scrubbed. Example: `["licence_key"]`.'
+        ),
+    ] = []
+    scrub_shapes: Annotated[
+        list[str],
+        Meta(
+            description="More shapes of secrets, as a JSON list of regular expressions: a match, "
+            "anywhere in a value, is scrubbed. Each one slows the relay, which searches every body."
+        ),
+    ] = []
+    relay_prefetch: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=10_000,
+            description="Notifications that the relay has in flight. Higher: faster when the "
+            "broker confirms slowly; memory grows by this number of notifications.",
+        ),
+    ] = 500
+    relay_retry_max: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Seconds: the longest pause between two attempts of the relay to connect.",
+        ),
+    ] = 15.0
+    relay_rebind: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Seconds between two checks of the relay for new control exchanges (a "
+            "service declares its exchange when it first publishes).",
+        ),
+    ] = 5.0
+    journal_max_age: Annotated[
+        str,
+        Meta(
+            pattern=r"^[0-9]+[YMDhms]\Z",
+            description="Age at which the journal drops notifications (in RabbitMQ's units for "
+            "streams: Y, M, D, h, m, s).",
+            extra={"expected": "a number with one of the units Y, M, D, h, m, s, such as 7D"},
+        ),
+    ] = "7D"
+    journal_max_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024**2,
+            description="Size of the journal in bytes at which its oldest segments are dropped.",
+        ),
+    ] = 20 * 1024**3
+    queue_max_age: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Seconds that a queue of a topic keeps a notification, unless the "
+            "deployment sets `maxAge`.",
+        ),
+    ] = 3 * 24 * 3600
+    queue_max_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Bytes that a queue of a topic holds at most, unless the deployment sets "
+            "`maxBytes`.",
+        ),
+    ] = 1024**3
+    dropped_max_bytes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Bytes of dropped notifications that `stackbus.dropped` keeps for "
+            "inspection.",
+        ),
+    ] = 256 * 1024**2
+    default_queue_max_age: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="Seconds that a notification stays in a queue that oslo.messaging declares "
+            "itself (`notifications.info` and the like), which may have no consumer.",
+        ),
+    ] = 24 * 3600
+    default_queue_max_bytes: Annotated[
+        int, Meta(ge=1, description="Bytes that such a queue holds at most.")
+    ] = 64 * 1024**2
+    max_connections: Annotated[
+        int, Meta(ge=1, description="Connections that a consumer may hold at once.")
+    ] = 100
+    max_channels: Annotated[
+        int, Meta(ge=1, description="Channels that a consumer may hold at once.")
+    ] = 1000
+    certificate_days: Annotated[
+        float, Meta(gt=0, description="Days that a server or client certificate is valid.")
+    ] = 397.0
+    renew_days: Annotated[
+        float,
+        Meta(gt=0, description="Days before its expiry from which an apply renews a certificate."),
+    ] = 60.0
+    history: Annotated[
+        SecretStr | None,
+        Meta(
+            description="The history's database: `chdb:///an/absolute/path`, embedded, or "
+            "`clickhouse://user:password@host:8123/database` (`clickhouses://` for TLS). "
+            "Default: `chdb://<state>/history`."
+        ),
+    ] = None
+    history_cluster: Annotated[
+        Annotated[
+            str,
+            Meta(
+                pattern=r"^[A-Za-z0-9_{}.-]+\Z",
+                extra={"expected": "a name of letters, digits and _ { } . -"},
+            ),
+        ]
+        | None,
+        Meta(
+            description="Name of the ClickHouse cluster over which the history's tables are "
+            "replicated and distributed. Unset: one server holds them."
+        ),
+    ] = None
+    region: Annotated[
+        str,
+        Meta(
+            description="Name of the region of the cloud whose notifications `stackbus record` "
+            "receives. It becomes the field `region` of the events. Empty: unknown."
+        ),
+    ] = ""
+    history_keep_days: Annotated[
+        _Positive | None,
+        Meta(
+            description="Days that events are kept at least. Once a day, `stackbus record` drops "
+            "whole months that ended before. Unset: nothing is ever dropped."
+        ),
+    ] = None
+    record_batch: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=100_000,
+            description="Notifications that the recorder inserts at once, at most. Higher: faster "
+            "through a backlog; memory grows with it.",
+        ),
+    ] = 5_000
+    record_processes: Annotated[
+        int,
+        Meta(
+            ge=1,
+            le=64,
+            description="Processes that decode and insert the batches of a channel. Higher: faster "
+            "through a backlog if there are more cores; memory grows with it.",
+        ),
+    ] = 2
+    record_batch_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="Bytes of such a batch, at most (a single notification may be larger).",
+        ),
+    ] = 32 * 1024**2
+    record_batch_seconds: Annotated[
+        float,
+        Meta(gt=0, description="Seconds that a notification waits for others of its batch."),
+    ] = 0.2
+    record_retry_max: Annotated[
+        float,
+        Meta(
+            gt=0,
+            description="Seconds: the longest pause between two attempts of the recorder to "
+            "connect to the bus, to OpenSearch or to the history.",
+        ),
+    ] = 15.0
+    quarantine_max_bytes: Annotated[
+        int,
+        Meta(
+            ge=1024,
+            description="Bytes of unreadable bodies that the history keeps. Beyond them the "
+            "recorder stops with an error, and new notifications stay in the topic's queues.",
+        ),
+    ] = 256 * 1024**2
+    signing_key: Annotated[
+        Path | None,
+        Meta(
+            description="Private Ed25519 key (PEM) with which `stackbus record` signs a digest of "
+            "each hour, and `stackbus sign` on demand. Unset: nothing is signed."
+        ),
+    ] = None
+    verifying_key: Annotated[
+        Path | None, Meta(description="Public key (PEM) that `stackbus verify` trusts.")
+    ] = None
+    digests: Annotated[
+        Path | None,
+        Meta(
+            description="Folder of the digests. Copy it to another machine. "
+            "Default: `<state>/digests`."
+        ),
+    ] = None
+    opensearch_user: Annotated[
+        str | None,
+        Meta(description="User of the OpenSearch server of `stackbus record --opensearch`."),
+    ] = None
+    opensearch_password_file: Annotated[
+        Path | None, Meta(description="File whose first line is the password of that user.")
+    ] = None
+    opensearch_ca: Annotated[
+        Path | None,
+        Meta(
+            description="CA certificate (PEM) of the OpenSearch server, if no public CA signed its "
+            "certificate."
+        ),
+    ] = None
+    broker_secret: Annotated[
+        _SecretName | None,
+        Meta(
+            description="`stackbus operator`: `NAMESPACE/NAME` of the broker's Secret, with the "
+            "keys `management_url`, `amqp_url`, `username`, `password` and, for a private CA, "
+            "`ca_cert`."
+        ),
+    ] = None
+    outer_broker_secret: Annotated[
+        _SecretName | None,
+        Meta(
+            description="`stackbus operator`: such a Secret of a second broker for the outer bus. "
+            "Unset: one broker has both buses."
+        ),
+    ] = None
+    service_type: Annotated[
+        Literal["LoadBalancer", "NodePort", "ClusterIP"],
+        Meta(
+            description="Type of the Service `rabbitmq-external`, to which consumers connect.",
+            extra={"expected": "LoadBalancer, NodePort or ClusterIP"},
+        ),
+    ] = "LoadBalancer"
+    service_selector: Annotated[
+        dict[str, str],
+        Meta(description="Labels of the broker's pods, as JSON: the selector of that Service."),
+    ] = msgspec.field(default_factory=lambda: {"app.kubernetes.io/name": "rabbitmq"})
+    service_annotations: Annotated[
+        dict[str, str],
+        Meta(description="Annotations of that Service, as JSON, for your load balancer."),
+    ] = {}
+    advertise: Annotated[
+        list[str],
+        Meta(
+            description="Hosts, as a JSON list, that the topics' Secrets name instead of the "
+            "Service's addresses, such as the DNS names of a load balancer."
+        ),
+    ] = []
+    resync: Annotated[
+        float,
+        Meta(
+            ge=1,
+            description="Seconds between two complete checks of the operator. Each corrects what "
+            "was changed by hand in RabbitMQ.",
+        ),
+    ] = 60.0
 
-    state: Path = Field(
-        default_factory=default_state,
-        description="Folder of everything stackbus keeps: the CA's key, the Secrets, the private "
-        "broker. Back it up; mode 0700. Default: `$XDG_STATE_HOME/stackbus`.",
-    )
-    rabbitmq_server: Path = Field(
-        default=Path("/usr/lib/rabbitmq/bin/rabbitmq-server"),
-        description="The `rabbitmq-server` program that the private broker runs. Change it to run "
-        "another release than the system's package (3.10 to 4.3 are supported).",
-    )
-    inner_vhost: str = Field(
-        default="openstack",
-        min_length=1,
-        description="Vhost in which the OpenStack services publish. On a bus of your own: the one "
-        "their `transport_url` ends with.",
-    )
-    outer_vhost: str = Field(
-        default="openstack-external",
-        min_length=1,
-        description="Vhost of the topics; consumers log in here and nowhere else.",
-    )
-    management_url: str | None = Field(
-        default=None,
-        description="RabbitMQ management API of a broker of your own, such as "
-        "`https://rabbit.example:15671`. Unset: the private broker of `stackbus up`.",
-    )
-    management_user: str = Field(
-        default="stackbus-admin",
-        description="Administrator of a broker of your own.",
-    )
-    management_password: SecretStr | None = Field(
-        default=None,
-        description="That administrator's password. Prefer `STACKBUS_MANAGEMENT_PASSWORD_FILE`.",
-    )
-    management_password_file: Path | None = Field(
-        default=None,
-        description="File whose first line is that administrator's password.",
-    )
-    management_ca: Path | None = Field(
-        default=None,
-        description="CA certificate (PEM) of the management API, when a public CA did not sign it.",
-    )
-    inner_url: SecretStr | None = Field(
-        default=None,
-        description="`stackbus relay` alone: AMQP URL of the inner bus, password included.",
-    )
-    outer_url: SecretStr | None = Field(
-        default=None,
-        description="`stackbus relay` alone: AMQP URL of the outer bus, password included.",
-    )
-    inner_url_file: Path | None = Field(
-        default=None,
-        description="`stackbus relay` alone: file whose first line is that URL, in place of it; "
-        "read again at each connection, so a new password needs no restart.",
-    )
-    outer_url_file: Path | None = Field(
-        default=None,
-        description="The same for the outer bus.",
-    )
-    amqp_ca: Path | None = Field(
-        default=None,
-        description="CA certificate (PEM) of the brokers behind `amqps://` URLs, when a public CA "
-        "did not sign them.",
-    )
-    scrub_names: list[str] = Field(
-        default=[],
-        description="More telling names, as a JSON list: a value under a name that contains one "
-        'is scrubbed. Example: `["licence_key"]`.',
-    )
-    scrub_shapes: list[str] = Field(
-        default=[],
-        description="More telling shapes, as a JSON list of regular expressions: what matches, "
-        "anywhere in a value, is scrubbed. Costs the relay speed: each one is run on each body.",
-    )
-    relay_prefetch: int = Field(
-        default=500,
-        ge=1,
-        le=10_000,
-        description="Notifications the relay has in flight. Higher: faster when confirms are slow; "
-        "memory grows with it, times the size of a notification.",
-    )
-    relay_retry_max: float = Field(
-        default=15.0,
-        gt=0,
-        description="Seconds: the longest pause between two attempts of the relay to reconnect.",
-    )
-    relay_rebind: float = Field(
-        default=5.0,
-        gt=0,
-        description="Seconds between two looks of the relay for control exchanges that have come "
-        "since (a service declares its exchange when it first sends).",
-    )
-    journal_max_age: str = Field(
-        default="7D",
-        pattern=r"^[0-9]+[YMDhms]$",
-        description="How far back the journal reaches (RabbitMQ's stream unit: Y, M, D, h, m, s).",
-    )
-    journal_max_bytes: int = Field(
-        default=20 * 1024**3,
-        ge=1024**2,
-        description="Bytes of the journal at most; the oldest segments go first.",
-    )
-    queue_max_age: int = Field(
-        default=3 * 24 * 3600,
-        ge=1,
-        description="Seconds a topic's queue keeps a notification, where the deployment is silent.",
-    )
-    queue_max_bytes: int = Field(
-        default=1024**3,
-        ge=1,
-        description="Bytes a topic's queue holds at most, where the deployment is silent.",
-    )
-    dropped_max_bytes: int = Field(
-        default=256 * 1024**2,
-        ge=1,
-        description="Bytes of dropped notifications kept in `stackbus.dropped` for a look at them.",
-    )
-    default_queue_max_age: int = Field(
-        default=24 * 3600,
-        ge=1,
-        description="Seconds a notification stays in a queue that oslo.messaging declares itself "
-        "(`notifications.info` and its kin), which nobody may ever drain.",
-    )
-    default_queue_max_bytes: int = Field(
-        default=64 * 1024**2,
-        ge=1,
-        description="Bytes such a queue holds at most.",
-    )
-    max_connections: int = Field(
-        default=100,
-        ge=1,
-        description="Connections a consumer may hold at once.",
-    )
-    max_channels: int = Field(
-        default=1000,
-        ge=1,
-        description="Channels a consumer may hold at once.",
-    )
-    certificate_days: float = Field(
-        default=397,
-        gt=0,
-        description="Days a server or client certificate is valid.",
-    )
-    renew_days: float = Field(
-        default=60,
-        gt=0,
-        description="A certificate with fewer days left is renewed at the next apply.",
-    )
-    history: SecretStr | None = Field(
-        default=None,
-        description="Where events are kept: `chdb:///an/absolute/path`, embedded, or "
-        "`clickhouse://user:password@host:8123/database` (`clickhouses://` for TLS). "
-        "Default: `chdb://<state>/history`.",
-    )
-    history_cluster: str | None = Field(
-        default=None,
-        pattern=r"^[A-Za-z0-9_{}.-]+$",
-        description="Name of the ClickHouse cluster over which the history's tables are replicated "
-        "and distributed. Unset: they are on one server.",
-    )
-    history_keep_days: int | None = Field(
-        default=None,
-        ge=1,
-        description="Days that events are kept at least: whole months that ended before are "
-        "dropped, once a day, by `stackbus record`. Unset: nothing is ever dropped.",
-    )
-    record_batch: int = Field(
-        default=5_000,
-        ge=1,
-        le=100_000,
-        description="Notifications that the recorder inserts at once, at most. Higher: faster "
-        "through a backlog; memory grows with it.",
-    )
-    record_processes: int = Field(
-        default=2,
-        ge=1,
-        le=64,
-        description="Processes that read and store the batches of a channel. Higher: faster "
-        "through a backlog, where there are more cores; memory grows with it.",
-    )
-    record_batch_bytes: int = Field(
-        default=32 * 1024**2,
-        ge=1024,
-        description="Bytes of such a batch, at most (one notification may be larger).",
-    )
-    record_batch_seconds: float = Field(
-        default=0.2,
-        gt=0,
-        description="Seconds that a notification waits for others to be inserted with.",
-    )
-    record_retry_max: float = Field(
-        default=15.0,
-        gt=0,
-        description="Seconds: the longest pause between two attempts of the recorder to reach the "
-        "bus, OpenSearch or the history.",
-    )
-    quarantine_max_bytes: int = Field(
-        default=256 * 1024**2,
-        ge=1024,
-        description="Bytes of unreadable bodies that the history keeps; at more the recorder stops "
-        "with an error, and what comes stays in the topic's queues.",
-    )
-    signing_key: Path | None = Field(
-        default=None,
-        description="Private Ed25519 key (PEM) with which `stackbus record` signs a digest of each "
-        "hour, and `stackbus sign` on demand. Unset: nothing is signed.",
-    )
-    verifying_key: Path | None = Field(
-        default=None,
-        description="The public key (PEM) that `stackbus verify` trusts.",
-    )
-    digests: Path | None = Field(
-        default=None,
-        description="Folder of the digests. Copy it off the machine. Default: `<state>/digests`.",
-    )
-    opensearch_user: str | None = Field(
-        default=None,
-        description="User of the OpenSearch server that `stackbus record --opensearch` reads.",
-    )
-    opensearch_password_file: Path | None = Field(
-        default=None,
-        description="File whose first line is that user's password.",
-    )
-    opensearch_ca: Path | None = Field(
-        default=None,
-        description="CA certificate (PEM) of that server, when a public CA did not sign it.",
-    )
-    broker_secret: Annotated[str, AfterValidator(_place)] | None = Field(
-        default=None,
-        description="`stackbus operator`: the broker's Secret, `NAMESPACE/NAME`, with the keys "
-        "`management_url`, `amqp_url`, `username`, `password` and, for a private CA, `ca_cert`.",
-    )
-    outer_broker_secret: Annotated[str, AfterValidator(_place)] | None = Field(
-        default=None,
-        description="`stackbus operator`: such a Secret for a broker that has the outer bus alone. "
-        "Unset: both buses are on the same one.",
-    )
-    service_type: Literal["LoadBalancer", "NodePort", "ClusterIP"] = Field(
-        default="LoadBalancer",
-        description="Type of the Service `rabbitmq-external`, by which consumers come in.",
-    )
-    service_selector: dict[str, str] = Field(
-        default={"app.kubernetes.io/name": "rabbitmq"},
-        description="Labels of the broker's pods, as JSON: what that Service selects.",
-    )
-    service_annotations: dict[str, str] = Field(
-        default={},
-        description="Annotations of that Service, as JSON: what your load balancer wants to know.",
-    )
-    advertise: list[str] = Field(
-        default=[],
-        description="Hosts, as a JSON list, that consumers are told instead of the Service's "
-        "addresses: names that stand before a load balancer.",
-    )
-    resync: float = Field(
-        default=60.0,
-        ge=1,
-        description="Seconds between two looks of the operator at everything, whatever happens: "
-        "what was changed in RabbitMQ by hand is mended then.",
-    )
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One row of the reference: name, default (None: unset or computed) and meaning."""
+
+    name: str
+    default: object
+    description: str
+
+
+def reference() -> tuple[Setting, ...]:
+    """Return the settings in the order of the class, for the generated page."""
+    rows = []
+    for setting in msgspec.structs.fields(Settings):
+        is_computed = setting.name == "state"
+        default = None if is_computed else getattr(Settings(state=Path()), setting.name)
+        rows.append(Setting(setting.name, default, _meta(setting.type).description or ""))
+    return tuple(rows)
+
+
+def read_settings(environment: Mapping[str, str], options: Mapping[str, object]) -> Settings:
+    """Read the settings from ``environment``; ``options``, by field name, override it.
+
+    A list or a map is JSON in the environment. Raises InputError with the variable, its value
+    (unless it is a secret) and the values that would be right.
+    """
+    values = {}
+    for setting in msgspec.structs.fields(Settings):
+        variable = PREFIX + setting.name.upper()
+        if setting.name in options:
+            values[setting.name] = _convert(options[setting.name], setting.type, variable)
+        elif variable in environment:
+            values[setting.name] = _convert(environment[variable], setting.type, variable)
+    return Settings(**values)
+
+
+def port_range(settings: Settings) -> range:
+    """Return the ports from which the private broker draws its own. Raises InputError."""
+    first, last = map(int, settings.broker_ports.split("-"))
+    if not _MIN_PORT <= first < last <= _MAX_PORT:
+        raise InputError(
+            f"setting {PREFIX}BROKER_PORTS: {settings.broker_ports!r}: expected a range of ports "
+            f"from {_MIN_PORT} to {_MAX_PORT}, such as 20000-32767"
+        )
+    return range(first, last + 1)
 
 
 def password_of(settings: Settings) -> str:
-    """Give the management password from the environment or from its file; '' when unset."""
+    """Return the management password from the environment or from its file; '' when unset."""
     if settings.management_password is not None:
-        return settings.management_password.get_secret_value()
+        return settings.management_password.value
     if settings.management_password_file is not None:
         lines = settings.management_password_file.read_text("utf-8").splitlines()
         return lines[0] if lines else ""
     return ""
+
+
+def _convert(value: object, annotation: Any, variable: str) -> Any:
+    shown = "" if SecretStr in get_args(get_args(annotation)[0]) else f"{value!r}: "
+    is_json = get_origin(get_args(annotation)[0]) in (list, dict)
+    try:
+        if is_json and isinstance(value, str):
+            value = msgspec.json.decode(value)
+        return msgspec.convert(value, annotation, strict=False, dec_hook=_convert_own)
+    except msgspec.ValidationError as error:
+        expected = _expected(annotation) or str(error).removeprefix("Expected ").replace("`", "")
+        raise InputError(f"setting {variable}: {shown}expected {expected}") from None
+    except msgspec.DecodeError as error:
+        raise InputError(f"setting {variable}: {shown}not valid JSON: {error}") from None
+
+
+def _convert_own(kind: type, value: Any) -> Any:
+    """Convert to the types that msgspec does not know, as ``msgspec.convert`` asks for it."""
+    return value if isinstance(value, kind) else kind(value)
+
+
+def _meta(annotation: Any) -> Meta:
+    meta = get_args(annotation)[1]
+    assert isinstance(meta, Meta)
+    return meta
+
+
+def _expected(annotation: Any) -> str | None:
+    """Return the ``expected`` of the annotation's Meta, or of the one inside it."""
+    for candidate in (annotation, *get_args(get_args(annotation)[0])):
+        for meta in get_args(candidate)[1:]:
+            if isinstance(meta, Meta) and meta.extra and "expected" in meta.extra:
+                return str(meta.extra["expected"])
+    return None

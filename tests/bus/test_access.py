@@ -25,12 +25,12 @@ from tests.conftest import (
     wait_until,
 )
 
-from stackbus.clients.amqp import connected, consumer_parameters
+from stackbus.bus.names import PRIORITIES
+from stackbus.clients.amqp import consumer_parameters, open_connection
 from stackbus.errors import StackbusError
 from stackbus.expose import certificates
 from stackbus.expose.deployment import Topic
 from stackbus.expose.secrets import OWN_NAMESPACE, FolderStore
-from stackbus.services.service import PRIORITIES
 
 __all__ = ["expose"]
 
@@ -208,7 +208,7 @@ def test_every_way_in_of_the_secret_works(
         parameters = consumer_parameters(
             exposed.secret(topic), "test", by_password=by_password, plain=plain
         )
-        with connected(parameters) as connection:
+        with open_connection(parameters) as connection:
             for priority in PRIORITIES:
                 connection.channel().queue_declare(f"{topic}.{priority}", passive=True)
 
@@ -219,7 +219,7 @@ def test_another_topics_certificate_opens_only_that_topic(awkward: tuple[Exposed
         **exposed.secret("a"),
         **{k: exposed.secret("ab")[k] for k in ("client_cert", "client_key")},
     }
-    with connected(
+    with open_connection(
         consumer_parameters(mixed, "test", by_password=False, plain=False)
     ) as connection:
         with pytest.raises(pika.exceptions.ChannelClosedByBroker):
@@ -228,7 +228,7 @@ def test_another_topics_certificate_opens_only_that_topic(awkward: tuple[Exposed
 
 
 def refused(parameters: list[Parameters]) -> str:
-    with pytest.raises(StackbusError) as error, connected(parameters) as connection:
+    with pytest.raises(StackbusError) as error, open_connection(parameters) as connection:
         connection.channel()
     return str(error.value)
 

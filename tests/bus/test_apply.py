@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from datetime import UTC, datetime, timedelta
+from http import HTTPStatus
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pika.exceptions
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.conftest import Broker, deployment, exposure, must_be_closed, wait_until, wipe
 
+from stackbus.clients.http import HttpTransport, Response, TransportError
 from stackbus.clients.management import Management
 from stackbus.errors import BrokerError, BrokerUnreachable, Conflict, InputError, StackbusError
 from stackbus.expose.apply import Exposure
-from stackbus.expose.credentials import is_password
 from stackbus.expose.deployment import NOTHING, Deployment, Queue, Topic
+from stackbus.expose.kinds import kind_of
+from stackbus.expose.kinds.user import is_password
 from stackbus.expose.secrets import NAMESPACE, OWN_NAMESPACE, Secret
 
 OUTER = "openstack-external"
@@ -127,7 +129,7 @@ def _put(path: str, body: dict[str, object]) -> Callable[[Management], object]:
 
 
 def _delete(*key: str) -> Callable[[Management], object]:
-    return lambda management: management.delete(key)
+    return lambda management: kind_of(key).delete(management, key)
 
 
 def _bind(body: dict[str, object]) -> Callable[[Management], object]:
@@ -198,7 +200,7 @@ def test_a_queue_that_became_another_kind_is_made_anew(clean: Broker, tmp_path: 
     control = exposure(clean, tmp_path)
     apply(control, deployment("a"))
     before = state_of(clean)
-    clean.management.delete(("queue", OUTER, "a.info"))
+    clean.management.delete("queues", OUTER, "a.info")
     clean.management.import_definitions(
         {
             "queues": [
@@ -312,20 +314,22 @@ class Stopped(BaseException):
     """The process is killed here."""
 
 
-class StopAt(httpx.HTTPTransport):
+class StopAt(HttpTransport):
     """The real transport, which dies at the n-th write: before it is sent, or after."""
 
     def __init__(self, place: int, *, after: bool) -> None:
         super().__init__()
         self.place, self.after, self.writes = place, after, 0
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
-        if request.method == "GET":
-            return super().handle_request(request)
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Response:
+        if method == "GET":
+            return super().send(method, url, headers, body)
         self.writes += 1
         if self.writes == self.place and not self.after:
             raise Stopped
-        response = super().handle_request(request)
+        response = super().send(method, url, headers, body)
         if self.writes == self.place:
             raise Stopped
         return response
@@ -345,7 +349,7 @@ def test_stopped_at_any_call_and_run_again_it_converges(
         control = exposure(clean, tmp_path / f"{place}")
         apply(control, old)
         control.apply(control.plan_rotation(old, "keep", grace=timedelta(hours=1)))
-        clean.management.delete(("queue", OUTER, "keep.info"))
+        clean.management.delete("queues", OUTER, "keep.info")
         transport = StopAt(place, after=after)
         with Management(
             description.management_url,
@@ -458,21 +462,23 @@ def test_a_management_url_that_is_none_is_refused(url: str) -> None:
     assert "secret-word" not in str(told.value)
 
 
-class Answer(httpx.HTTPTransport):
+class Answer(HttpTransport):
     """The real transport, until the n-th request gets a broken answer instead."""
 
-    def __init__(self, place: int, answer: httpx.Response | Exception) -> None:
+    def __init__(self, place: int, answer: Response | Exception) -> None:
         super().__init__()
         self.place, self.answer, self.requests = place, answer, 0
 
-    def handle_request(self, request: httpx.Request) -> httpx.Response:
+    def send(
+        self, method: str, url: str, headers: Mapping[str, str], body: bytes | None
+    ) -> Response:
         self.requests += 1
         if self.requests != self.place:
-            return super().handle_request(request)
+            return super().send(method, url, headers, body)
         if isinstance(self.answer, Exception):
             raise self.answer
-        if self.answer.status_code == httpx.codes.OK:
-            super().handle_request(request).read()  # done, and then badly told
+        if self.answer.status == HTTPStatus.OK:
+            super().send(method, url, headers, body)  # done, and then badly told
         return self.answer
 
 
@@ -480,17 +486,17 @@ class Answer(httpx.HTTPTransport):
 @pytest.mark.parametrize(
     "answer",
     [
-        httpx.Response(500, text="boom"),
-        httpx.Response(503, json={"error": "service_unavailable", "reason": "alarm"}),
-        httpx.Response(200, content=b'{"users": [{"na'),
-        httpx.Response(200, json=[]),
-        httpx.RemoteProtocolError("peer closed connection without sending complete message body"),
-        httpx.ReadTimeout("timed out"),
+        Response(500, body=b"boom"),
+        Response(503, body=b'{"error": "service_unavailable", "reason": "alarm"}'),
+        Response(200, body=b'{"users": [{"na'),
+        Response(200, body=b"[]"),
+        TransportError("Remote end closed connection without response"),
+        TransportError("timed out"),
     ],
     ids=["500", "503", "half", "list", "cut", "timeout"],
 )
 def test_a_broken_answer_is_a_sentence_and_the_next_run_converges(
-    clean: Broker, tmp_path: Path, place: int, answer: httpx.Response | Exception
+    clean: Broker, tmp_path: Path, place: int, answer: Response | Exception
 ) -> None:
     control = exposure(clean, tmp_path)
     apply(control, deployment("a"))
@@ -536,7 +542,7 @@ def test_a_connection_that_is_just_ending_is_no_error(clean: Broker, tmp_path: P
         description.management_url,
         description.username,
         description.password,
-        transport=Answer(place, httpx.Response(500, text="Internal Server Error")),
+        transport=Answer(place, Response(500, "Internal Server Error")),
     ) as racing:
         racing.close_connections(secret["username"])
     with pytest.raises(pika.exceptions.AMQPError):

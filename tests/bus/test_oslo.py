@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import quote
@@ -12,12 +11,13 @@ from urllib.parse import quote
 import oslo_messaging
 import pytest
 from oslo_config import cfg
-from tests.bus.test_relay import Bus
 from tests.conftest import Broker, Exposed, deployment, exposure, stackbus, wait_until
+from tests.relaying import RelayedBus
 
+from stackbus.bus.names import PRIORITIES
 from stackbus.expose.deployment import Deployment, Queue, Topic
 from stackbus.services import SERVICES
-from stackbus.services.service import PRIORITIES, Service
+from stackbus.services.service import Service
 
 OUTER = "openstack-external"
 TOPICS = {
@@ -152,7 +152,7 @@ def test_a_service_with_other_durability_on_a_bus_of_its_own_is_not_silenced(
         return  # it refuses oslo's transient default queues all by itself
     clean.management.import_definitions({"vhosts": [{"name": "openstack"}]})
     clean.allow("openstack")
-    bus = Bus(clean, exposure(clean, tmp_path), tmp_path)
+    bus = RelayedBus(clean, exposure(clean, tmp_path), tmp_path)
     description = clean.description
     conf = cfg.ConfigOpts()
     conf([], project="test")
@@ -173,7 +173,7 @@ def test_a_service_with_other_durability_on_a_bus_of_its_own_is_not_silenced(
             bus.apply(deployment("t"))
             bus.start_relay()
             bus.wait_for_relays()
-            time.sleep(1.0)
+            bus.wait_for_bindings("nova")
             notifier.info({}, "compute.instance.after", {})
         assert not [one for one in caplog.records if "oslo" in one.name]
         told: list[str | None] = []
@@ -186,6 +186,4 @@ def test_a_service_with_other_durability_on_a_bus_of_its_own_is_not_silenced(
         assert told == ["compute.instance.after"]
     finally:
         transport.cleanup()
-        for relay in bus.relays:
-            relay.kill()
-            relay.wait()
+        bus.end_relays()

@@ -15,16 +15,22 @@ from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 from tests.conftest import golden, publish, running, stackbus, wait_until
 
 from stackbus.events.model import FIELDS
 from stackbus.events.normalise import normalise
-from stackbus.history.engine import opened
-from stackbus.history.history import History, Layout, Prepared
+from stackbus.history.batches import EventRow
+from stackbus.history.history import History
+from stackbus.history.session import Layout, open_engine
 
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
-CAPTURED = [event for one in golden() for event in normalise(one.body, "bus", NOW, one.service)]
+CAPTURED = [
+    msgspec.structs.replace(event, region="RegionOne")
+    for captured in golden()
+    for event in normalise(captured.body, "bus", NOW, captured.service)
+]
 
 
 @pytest.fixture(scope="module")
@@ -32,10 +38,10 @@ def state(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a state folder with everything captured in its history."""
     folder = tmp_path_factory.mktemp("history") / "state"
     folder.mkdir()
-    engine = opened(f"chdb://{folder}/history")
+    engine = open_engine(f"chdb://{folder}/history")
     history = History(engine, Layout(), "r1")
     history.migrate()
-    history.store([Prepared.of(event) for event in CAPTURED], [])
+    history.events.store([EventRow.from_event(event) for event in CAPTURED])
     engine.close()
     return folder
 
@@ -117,24 +123,24 @@ def test_times_are_relative_or_iso(state: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["events", "--since", "yesterday"], "--since: 'yesterday': a time was expected"),
-        (["events", "--attribute", "vcpus"], "--attribute: 'vcpus': NAME=VALUE was expected"),
-        (["events", "--follow", "--count"], "--follow and --count do not go together"),
-        (["events", "--history", "mysql://u:s3cret@h/x"], "the history's DSN: "),
-        (["events", "--by", "type"], "--by goes with --count"),
-        (["events", "--count", "--by", "x"], "--by: 'x': one of id, "),
-        (["audit"], "name one: a RESOURCE, --user, --project or --request"),
-        (["audit", "x", "--user", "y"], "name one: a RESOURCE"),
-        (["coverage", "--channel", "bus"], "--channel goes with --missed"),
-        (["quarantine", "--body", "ff"], "--body: 'ff': 0 in quarantine begin so"),
-        (["sign"], "no key: --key FILE, or STACKBUS_SIGNING_KEY"),
+        (["events", "--since", "yesterday"], "--since: 'yesterday' is not a time: give -2h"),
+        (["events", "--attribute", "vcpus"], "--attribute: 'vcpus' is not NAME=VALUE"),
+        (["events", "--follow", "--count"], "--follow and --count cannot be used together"),
+        (["events", "--history", "mysql://u:s3cret@h/x"], "the DSN of the history is neither chdb:///"),
+        (["events", "--by", "type"], "--by can only be used with --count"),
+        (["events", "--count", "--by", "x"], "'x' is not a text field of an event: give one of id, "),
+        (["audit"], "give exactly one of RESOURCE, --user, --project and --request"),
+        (["audit", "x", "--user", "y"], "give exactly one of RESOURCE"),
+        (["coverage", "--channel", "bus"], "--channel can only be used with --missed"),
+        (["quarantine", "--body", "ff"], "--body: 0 bodies in quarantine"),
+        (["sign"], "no key: give --key FILE, or set STACKBUS_SIGNING_KEY"),
         (["sign", "--key", "/nowhere"], "/nowhere: cannot be read"),
         (["record"], "nothing to record: give --secret FILE, --logs PATH or --opensearch"),
-        (["record", "--opensearch", "http://x"], "--opensearch URL and --index PATTERN go together"),
-        (["record", "--logs", "/nowhere"], "--logs /nowhere: no such file or folder"),
+        (["record", "--opensearch", "http://x"], "--opensearch URL and --index PATTERN can only be used together"),
+        (["record", "--logs", "/nowhere"], "/nowhere: no such file or folder"),
         (["record", "--secret", "/nowhere"], "/nowhere: cannot be read"),
-        (["record", "--secret", "/etc/hostname", "--auth", "kerberos"], "--auth: 'kerberos': "),
-        (["record", "--secret", "/etc/hostname", "--until-idle", "x"], "--until-idle: 'x': "),
+        (["record", "--secret", "/etc/hostname", "--auth", "kerberos"], "--auth: 'kerberos' is neither"),
+        (["record", "--secret", "/etc/hostname", "--until-idle", "x"], "--until-idle: 'x' is not a duration"),
     ],
 )  # fmt: skip
 def test_bad_input_is_told_with_its_mend(state: Path, arguments: list[str], said: str) -> None:
@@ -154,7 +160,7 @@ def test_no_secret_of_a_topic_is_an_error(state: Path, tmp_path: Path) -> None:
 def test_what_comes_is_followed_until_ctrl_c(tmp_path: Path) -> None:
     folder = tmp_path / "state"
     folder.mkdir()
-    engine = opened(f"chdb://{folder}/history")
+    engine = open_engine(f"chdb://{folder}/history")
     history = History(engine, Layout(), "r1")
     history.migrate()
     command = [sys.executable, "-m", "stackbus", "events", "--follow", "-o", "jsonl"]
@@ -167,7 +173,7 @@ def test_what_comes_is_followed_until_ctrl_c(tmp_path: Path) -> None:
     for one in golden():
         events = normalise(one.body, "bus", datetime.now(UTC), one.service)
         if one.service in {"glance", "heat"}:
-            history.store([Prepared.of(event) for event in events], [])
+            history.events.store([EventRow.from_event(event) for event in events])
     wanted = sum(event.service == "glance" for event in CAPTURED)
     lines = [json.loads(process.stdout.readline()) for _ in range(wanted)]
     process.send_signal(signal.SIGINT)
@@ -202,7 +208,7 @@ def test_a_story_says_who_what_and_how_long(state: Path) -> None:
         create.user_name,
     )
     done = stackbus("audit", "nobody has this name", state=state)
-    assert "the history tells nothing of 'nobody has this name'" in done.stderr
+    assert "the history has no events of 'nobody has this name'" in done.stderr
 
 
 def test_a_change_is_found_and_ends_with_1(state: Path, tmp_path: Path) -> None:
@@ -220,10 +226,10 @@ def test_a_change_is_found_and_ends_with_1(state: Path, tmp_path: Path) -> None:
     done = stackbus("verify", "--key", str(public), *where, state=state)
     assert f"{len(CAPTURED):,} events are signed by 1 digests" in done.stderr
     done = stackbus("verify", *where, state=state, code=2)
-    assert "say whose they are" in done.stderr
-    engine = opened(f"chdb://{state}/history")
+    assert "give the signer's public key" in done.stderr
+    engine = open_engine(f"chdb://{state}/history")
     where_is = f"WHERE id = '{CAPTURED[3].id}' SETTINGS mutations_sync = 1"
-    engine.run(f"ALTER TABLE events UPDATE user_name = concat(user_name, 'x') {where_is}")
+    engine.execute(f"ALTER TABLE events UPDATE user_name = concat(user_name, 'x') {where_is}")
     try:
         done = stackbus("verify", "--key", str(public), *where, state=state, code=1)
         assert CAPTURED[3].id in done.stdout
@@ -232,7 +238,7 @@ def test_a_change_is_found_and_ends_with_1(state: Path, tmp_path: Path) -> None:
         verdict = json.loads(done.stdout)
         assert (verdict["verified"], len(verdict["findings"])) == (False, 1)
     finally:
-        engine.run(f"ALTER TABLE events UPDATE user_name = substring(user_name, 1, length(user_name) - 1) {where_is}")  # fmt: skip
+        engine.execute(f"ALTER TABLE events UPDATE user_name = substring(user_name, 1, length(user_name) - 1) {where_is}")  # fmt: skip
         engine.close()
 
 

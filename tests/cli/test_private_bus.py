@@ -14,8 +14,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.bus.test_relay import numbered
 from tests.conftest import Broker, backlog, deployment, publish, running, stackbus, wait_until
+from tests.relaying import numbered
 
 from stackbus.expose.secrets import NAMESPACE, FolderStore
 

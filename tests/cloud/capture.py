@@ -1,10 +1,10 @@
 """Write tests/golden/: one file for each event type and routing key, the body as it was sent.
 
-Called by ``__main__.py`` (``make golden``) with everything that the inner bus has seen. What is secret
-in a body is replaced by something made up of the same shape, so that scrubbing has its work and
-the repository holds no secret: `events/scrub.py` finds the values, and the scenario's own tokens
-are looked for afterwards; in tracebacks, the folder of the cloud becomes `/srv/cloud` and Python's
-`/usr`. All else is byte for byte as sent.
+``make golden`` passes every notification of the inner bus. A secret is replaced by an invented text
+of the same shape, so that the tests of scrubbing have work and the repository holds no secret.
+`events/scrub.py` finds the secrets; afterwards the bodies are searched for the scenario's own
+tokens. In tracebacks, the folder of the cloud becomes `/srv/cloud` and Python's `/usr`. Everything
+else is byte for byte as sent.
 """
 
 from __future__ import annotations
@@ -21,30 +21,31 @@ from pathlib import Path
 from typing import Any
 
 from stackbus.events.scrub import MASK, Scrubber
-from tests.cloud.place import Failed
-from tests.cloud.telling import Sent
+from tests.cloud.home import Failed
+from tests.cloud.traffic import Sent
 
 GOLDEN = Path(__file__).parents[1] / "golden"
-_PREFIXES = ("gAAAAA",)  # by which a Fernet token is known
-_DEEPEST = 4
-_ESCAPES = re.compile(r"(\\+(?:u[0-9a-fA-F]{4}|.))")  # must stay what they are
-_KINDS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
+_PREFIXES = ("gAAAAA",)  # of a Fernet token, which is recognised by it
+_MAX_DEPTH = 4
+_ESCAPES = re.compile(r"(\\+(?:u[0-9a-fA-F]{4}|.))")  # are kept
+_LETTER_KINDS = (string.digits, string.ascii_lowercase, string.ascii_uppercase)
 
 
 def write(sent: Iterable[Sent], tokens: Iterable[str], cloud: Path) -> dict[str, int]:
-    """Write the files anew; give how many for each service. Raises Failed if a token is left."""
-    chosen: dict[tuple[str, str, str], str] = {}
-    for one in sent:
-        event_type = str(one.notification()["event_type"])
-        chosen.setdefault((one.exchange, one.routing_key, event_type), _elsewhere(one, cloud))
+    """Rewrite the files; return their count by service. Raises Failed if a token is left."""
+    bodies: dict[tuple[str, str, str], str] = {}
+    for message in sent:
+        event_type = str(message.notification()["event_type"])
+        key = (message.exchange, message.routing_key, event_type)
+        bodies.setdefault(key, _replace_paths(disguise(message), cloud))
     for token in tokens:
-        if any(token in body for body in chosen.values()):
+        if any(token in body for body in bodies.values()):
             raise Failed(
-                "a token of the scenario is left in what was captured: see events/scrub.py"
+                "a token of the scenario is left in a captured body: extend events/scrub.py"
             )
     counts: dict[str, int] = {}
     shutil.rmtree(GOLDEN, ignore_errors=True)
-    for (exchange, routing_key, event_type), body in sorted(chosen.items()):
+    for (exchange, routing_key, event_type), body in sorted(bodies.items()):
         path = GOLDEN / exchange / f"{event_type.replace(':', '_')}.{routing_key}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(body, "utf-8")
@@ -52,65 +53,66 @@ def write(sent: Iterable[Sent], tokens: Iterable[str], cloud: Path) -> dict[str,
     return counts
 
 
-def _elsewhere(one: Sent, cloud: Path) -> str:
-    return disguised(one).replace(str(cloud), "/srv/cloud").replace(sys.base_prefix, "/usr")
+def _replace_paths(body: str, cloud: Path) -> str:
+    return body.replace(str(cloud), "/srv/cloud").replace(sys.base_prefix, "/usr")
 
 
-def disguised(one: Sent) -> str:
-    """Give the body with everything secret replaced by something of the same shape."""
-    event_type = str(one.notification()["event_type"])
-    scrubbed = Scrubber().scrub(one.body.encode(), event_type)
+def disguise(message: Sent) -> str:
+    """Return the body with every secret replaced by an invented text of the same shape."""
+    event_type = str(message.notification()["event_type"])
+    scrubbed = Scrubber().scrub(message.body.encode(), event_type)
     if not scrubbed.paths:
-        return one.body
-    body = one.body
-    for secret in sorted(set(_hidden(one.body, scrubbed.body.decode())), key=len, reverse=True):
-        # A text inside a text inside a text: each is escaped once more.
+        return message.body
+    body = message.body
+    secrets = set(_find_masked(message.body, scrubbed.body.decode()))
+    for secret in sorted(secrets, key=len, reverse=True):
+        # A string inside a JSON string is escaped once more at each level.
         forms = [secret]
-        for _ in range(_DEEPEST):
+        for _ in range(_MAX_DEPTH):
             forms.append(json.dumps(forms[-1])[1:-1])
-        for written in reversed(forms):
-            body = body.replace(written, _made_up(written))
+        for form in reversed(forms):
+            body = body.replace(form, _invent(form))
     return body
 
 
-def _hidden(before: Any, after: Any) -> Iterator[str]:
-    """Give each text of ``before`` that is masked in ``after``."""
+def _find_masked(before: Any, after: Any) -> Iterator[str]:
+    """Yield each string of ``before`` that is masked in ``after``."""
     if before == after:
         return
     if after == MASK:
-        yield from _texts(before)
+        yield from _iterate_strings(before)
     elif isinstance(before, dict):
         for name in before:
-            yield from _hidden(before[name], after[name])
+            yield from _find_masked(before[name], after[name])
     elif isinstance(before, list):
-        for one, other in zip(before, after, strict=True):
-            yield from _hidden(one, other)
+        for old, new in zip(before, after, strict=True):
+            yield from _find_masked(old, new)
     elif isinstance(before, str):
         try:
-            yield from _hidden(json.loads(before), json.loads(after))
+            yield from _find_masked(json.loads(before), json.loads(after))
         except ValueError:
-            around = "(.+?)".join(re.escape(part) for part in after.split(MASK))
-            found = re.fullmatch(around, before, re.DOTALL)
-            assert found is not None
-            yield from found.groups()
+            pattern = "(.+?)".join(re.escape(part) for part in after.split(MASK))
+            match = re.fullmatch(pattern, before, re.DOTALL)
+            assert match is not None
+            yield from match.groups()
 
 
-def _texts(value: Any) -> Iterator[str]:
+def _iterate_strings(value: Any) -> Iterator[str]:
     if isinstance(value, str):
         yield value
     elif isinstance(value, dict | list):
-        for one in value.values() if isinstance(value, dict) else value:
-            yield from _texts(one)
+        for member in value.values() if isinstance(value, dict) else value:
+            yield from _iterate_strings(member)
 
 
-def _made_up(secret: str) -> str:
-    """Give a text of the same length and kinds of letters, always the same for one secret."""
+def _invent(secret: str) -> str:
+    """Return a text with the length and the kinds of letters of ``secret``, always the same."""
     draw = random.Random(hashlib.sha256(secret.encode()).digest())
-    start = next((len(one) for one in _PREFIXES if secret.startswith(one)), 0)
-    made = []
-    for part in _ESCAPES.split(secret[start:]):
-        kept = _ESCAPES.fullmatch(part) is not None
+    prefix = next((prefix for prefix in _PREFIXES if secret.startswith(prefix)), "")
+    letters = []
+    for part in _ESCAPES.split(secret.removeprefix(prefix)):
+        is_escape = _ESCAPES.fullmatch(part) is not None
         for letter in part:
-            kind = "" if kept else next((one for one in _KINDS if letter in one), "")
-            made.append(draw.choice(kind) if kind else letter)
-    return secret[:start] + "".join(made)
+            kind = "" if is_escape else next((kind for kind in _LETTER_KINDS if letter in kind), "")
+            letters.append(draw.choice(kind) if kind else letter)
+    return prefix + "".join(letters)

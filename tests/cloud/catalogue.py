@@ -1,6 +1,6 @@
-"""Keystone's content that the services need: their users, roles, services and endpoints.
+"""Keystone's catalogue of the test cloud: the services' users, roles and endpoints.
 
-Called once by ``cloud.py``, when Keystone answers; a second call changes nothing.
+``cloud.py`` creates it as soon as Keystone answers.
 """
 
 from __future__ import annotations
@@ -10,8 +10,8 @@ from typing import Any
 
 import openstack
 
-from tests.cloud.members import REGION
-from tests.cloud.place import Place
+from stackbus.demo.recipes import REGION
+from tests.cloud.home import CloudHome
 
 _ENDPOINTS = {
     "glance": ("image", ""),
@@ -27,13 +27,13 @@ _ENDPOINTS = {
 }
 
 
-def connect(place: Place, user: str, password: str, **scope: Any) -> Any:
-    """Give a connection of the SDK; it logs in at its first call.
+def connect(home: CloudHome, user: str, password: str, **scope: Any) -> Any:
+    """Return a connection of openstacksdk, which logs in at its first call.
 
-    Any: the SDK's own types allow for versions of APIs that nobody runs any more.
+    Any: the SDK's types include versions of APIs that nobody runs any more.
     """
     return openstack.connect(
-        auth_url=place.url("keystone", "/v3"),
+        auth_url=home.url("keystone", "/v3"),
         username=user,
         password=password,
         user_domain_name="Default",
@@ -45,12 +45,12 @@ def connect(place: Place, user: str, password: str, **scope: Any) -> Any:
     )
 
 
-def make(place: Place) -> None:
-    """Make what is not there."""
-    done = place.state("keystone") / "catalogue.done"
-    if done.exists():
+def create(home: CloudHome) -> None:
+    """Create everything that is missing."""
+    mark = home.state("keystone") / "catalogue.done"
+    if mark.exists():
         return
-    identity = connect(place, "admin", place.password, project_name="admin").identity
+    identity = connect(home, "admin", home.password, project_name="admin").identity
     project = identity.find_project("service") or identity.create_project(
         name="service", domain_id="default"
     )
@@ -59,29 +59,29 @@ def make(place: Place) -> None:
         if name not in roles:
             roles[name] = identity.create_role(name=name)
 
-    def one(name: str) -> None:
+    def create_service(name: str) -> None:
         kind, path = _ENDPOINTS[name]
         if not identity.find_user(name):
-            user = identity.create_user(name=name, password=place.password, domain_id="default")
+            user = identity.create_user(name=name, password=home.password, domain_id="default")
             for role in ("admin", "service"):
                 identity.assign_project_role_to_user(project, user, roles[role])
         # Nova and Heat still ask for Cinder by its old type.
-        for called in (kind, "volumev3") if name == "cinder" else (kind,):
-            service = next(iter(identity.services(type=called)), None)
-            service = service or identity.create_service(name=name, type=called)
+        for service_type in (kind, "volumev3") if name == "cinder" else (kind,):
+            service = next(iter(identity.services(type=service_type)), None)
+            service = service or identity.create_service(name=name, type=service_type)
             if not list(identity.endpoints(service_id=service.id)):
                 identity.create_endpoint(
                     service_id=service.id,
                     interface="public",
-                    url=place.url(name, path),
+                    url=home.url(name, path),
                     region_id=REGION,
                 )
 
     with ThreadPoolExecutor(2) as pool:
-        list(pool.map(one, _ENDPOINTS))
+        list(pool.map(create_service, _ENDPOINTS))
     domain = identity.find_domain("heat") or identity.create_domain(name="heat")
     admin = identity.find_user("heat_domain_admin", domain_id=domain.id) or identity.create_user(
-        name="heat_domain_admin", password=place.password, domain_id=domain.id
+        name="heat_domain_admin", password=home.password, domain_id=domain.id
     )
     identity.assign_domain_role_to_user(domain, admin, roles["admin"])
-    done.touch()
+    mark.touch()

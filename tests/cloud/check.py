@@ -1,9 +1,9 @@
-"""Hold what was told against what was done. Pure: values in, a report out.
+"""Compare the notifications with the calls of the scenario. Pure: values in, a report out.
 
-Called by ``__main__.py`` with the scenario's record, the notifications as sent, and ``told.toml``,
-the table of what each call tells. A notification belongs to a call if it carries the call's request
-id, the caller's or the service's; where a service writes none (Glance, all of it), if it speaks
-of the call's resource between this call and the next one on that resource.
+``report.py`` passes the record of the calls, the notifications as sent, and ``expected.toml``, the
+table of the notifications that each call causes. A notification belongs to a call if it carries the
+call's request id, the caller's or the service's. Some services write none (Glance never does): then
+it belongs to the last call on its resource before it.
 """
 
 from __future__ import annotations
@@ -18,46 +18,46 @@ from pathlib import Path
 from typing import Any
 
 from stackbus.services import BY_NAME
-from tests.cloud.telling import Sent
+from tests.cloud.traffic import Sent
 
-TABLE = Path(__file__).parent / "told.toml"
+TABLE = Path(__file__).parent / "expected.toml"
 _REQUEST = re.compile(r"req-[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_LATEST = timedelta(seconds=90)
-"""How long after a call's end a notification without a request id still belongs to it."""
+_MAX_DELAY = timedelta(seconds=90)
+"""Time after the end of a call in which a notification without request id still belongs to it."""
 _WORDS = re.compile(r"[A-Za-z0-9:_.-]+")
-_SHORTEST_ID = 8
-"""What is shorter, an aggregate's number, could stand anywhere."""
+_MIN_ID_LENGTH = 8
+"""A shorter id, the number of an aggregate, occurs anywhere in a body."""
 _AUDIT = ".usage.audit"
-"""These calls are tools that tell of everything there is, in nobody's name."""
+"""Calls of tools that report every resource, without a user."""
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What one kind of call always tells (it may tell more); or why it is silent."""
+    """The event types that a call always emits (it may emit more), or why it emits none."""
 
-    tells: tuple[str, ...] = ()
+    emits: tuple[str, ...] = ()
     silent: str = ""
 
 
 @dataclass(frozen=True)
 class Background:
-    """Notifications that no call can be named for, and why.
+    """Notifications that belong to no call, and why.
 
-    ``of``: they are a consequence of such calls, by the beginning of their names, and are told
-    while one runs or soon after. Without, they come on their own.
+    ``caused_by``: they follow from calls whose names begin so, and come while one runs or soon
+    after. If it is empty, they come at any time.
     """
 
     service: str
     types: re.Pattern[str]
     reason: str
-    of: str
+    caused_by: str
 
 
 @dataclass(frozen=True)
-class Unsaid:
-    """What an audit does not tell of some calls (``who``, ``what``, ``result``), and why.
+class Gap:
+    """A gap in the audit of calls whose names begin with ``calls``, and its reason.
 
-    ``calls``: the beginning of their names.
+    ``lacks`` holds ``who``, ``what`` or ``result``.
     """
 
     calls: str
@@ -67,89 +67,96 @@ class Unsaid:
 
 @dataclass(frozen=True)
 class Table:
-    """``told.toml``, read."""
+    """The content of ``expected.toml``."""
 
     calls: Mapping[str, Expected]
     background: Sequence[Background]
-    unsaid: Sequence[Unsaid] = ()
+    gaps: Sequence[Gap] = ()
 
 
 @dataclass
 class Row:
-    """One call, what it told, and what is not explained about that."""
+    """One call, the event types that it emitted, and a complaint if they are not as expected."""
 
     call: Mapping[str, Any]
-    told: list[str] = field(default_factory=list)
+    emitted: list[str] = field(default_factory=list)
     complaint: str = ""
 
 
 def read_table(path: Path = TABLE) -> Table:
-    """Read the table. A call that both tells and is silent is a mistake."""
+    """Read the table. Each call either emits or is silent."""
     document = tomllib.loads(path.read_text("utf-8"))
     calls = {}
-    for name, one in document["calls"].items():
-        expected = Expected(tuple(one.get("tells", ())), one.get("silent", ""))
-        assert bool(expected.silent) != bool(expected.tells), name
+    for name, entry in document["calls"].items():
+        expected = Expected(tuple(entry.get("emits", ())), entry.get("silent", ""))
+        assert bool(expected.silent) != bool(expected.emits), name
         calls[name] = expected
     background = [
-        Background(one["service"], re.compile(one["types"]), one["reason"], one.get("of", ""))
-        for one in document["background"]
+        Background(
+            entry["service"],
+            re.compile(entry["types"]),
+            entry["reason"],
+            entry.get("caused_by", ""),
+        )
+        for entry in document["background"]
     ]
-    unsaid = [
-        Unsaid(one["calls"], tuple(one["lacks"]), one["reason"])
-        for one in document.get("audit", ())
+    gaps = [
+        Gap(entry["calls"], tuple(entry["lacks"]), entry["reason"])
+        for entry in document.get("audit", ())
     ]
-    return Table(calls, background, unsaid)
+    return Table(calls, background, gaps)
 
 
-def belonging(
+def assign(
     calls: Sequence[Mapping[str, Any]], sent: Sequence[Sent], table: Table
 ) -> tuple[list[list[int]], list[int]]:
-    """Give the places of each call's notifications, and of those that belong to none."""
+    """Assign notifications to calls; return their indexes by call, and those of the strays."""
     by_request: dict[str, int] = {}
     by_resource: dict[str, list[int]] = defaultdict(list)
-    people = {call[who] for call in calls for who in ("user_id", "project_id")}
+    people = {call[key] for call in calls for key in ("user_id", "project_id")}
     audits = []
-    for place, call in enumerate(calls):
-        for request in [call["request_id"], *(one["request_id"] for one in call["requests"])]:
-            if request:
-                by_request[request] = place
-        if len(call["resource_id"] or "") >= _SHORTEST_ID:
-            by_resource[call["resource_id"]].append(place)
+    for index, call in enumerate(calls):
+        requests = [call["request_id"], *(request["request_id"] for request in call["requests"])]
+        by_request |= dict.fromkeys(filter(None, requests), index)
+        if len(call["resource_id"] or "") >= _MIN_ID_LENGTH:
+            by_resource[call["resource_id"]].append(index)
         if call["call"].endswith(_AUDIT):
-            audits.append(place)
-    found: list[list[int]] = [[] for _ in calls]
+            audits.append(index)
+    assigned: list[list[int]] = [[] for _ in calls]
     strays = []
-    for number, one in enumerate(sent):
+    for number, message in enumerate(sent):
         owners = {
-            by_request[request] for request in _REQUEST.findall(one.body) if request in by_request
+            by_request[request]
+            for request in _REQUEST.findall(message.body)
+            if request in by_request
         }
         if not owners:
-            words = set(_WORDS.findall(one.body)) & by_resource.keys()
-            # Users and projects stand in every body: they tie what is about them, nothing else.
-            words -= people - {_resource(one)}
-            places = [place for word in words for place in by_resource[word]]
-            own = [place for place in places if _service(calls[place]) == one.exchange]
-            when = _time(one)
-            latest = _audited(calls, audits, one, when)
-            if latest is None:
-                latest = _latest(calls, sorted(own or places), one, table)
-            owners = set() if latest is None else {latest}
-        for place in owners:
-            found[place].append(number)
+            words = set(_WORDS.findall(message.body)) & by_resource.keys()
+            # Every body names a user and a project: these count only as the resource.
+            words -= people - {_resource_id(message)}
+            candidates = [index for word in words for index in by_resource[word]]
+            same_service = [
+                index for index in candidates if _service(calls[index]) == message.exchange
+            ]
+            owner = _find_audit(calls, audits, message)
+            if owner is None:
+                owner = _find_last(calls, sorted(same_service or candidates), message, table)
+            owners = set() if owner is None else {owner}
+        for index in owners:
+            assigned[index].append(number)
         if not owners:
             strays.append(number)
-    return found, strays
+    return assigned, strays
 
 
 def compare(
     calls: Sequence[Mapping[str, Any]], sent: Sequence[Sent], table: Table
 ) -> tuple[list[Row], list[tuple[Sent, str]]]:
-    """Give a row for each call, and each notification of no call with its reason ('': none)."""
-    found, strays = belonging(calls, sent, table)
-    types = [str(one.notification()["event_type"]) for one in sent]
+    """Return a row for each call, and each stray notification with its reason ("": none)."""
+    assigned, strays = assign(calls, sent, table)
+    types = [str(message.notification()["event_type"]) for message in sent]
     rows = []
-    for call, numbers in zip(calls, found, strict=True):
+    for call, numbers in zip(calls, assigned, strict=True):
         row = Row(call, sorted({types[number] for number in numbers}))
         row.complaint = _complaint(row, table.calls.get(call["call"]))
         rows.append(row)
@@ -158,16 +165,17 @@ def compare(
     ]
 
 
-def unlike(first: Iterable[str], second: Iterable[str], what: str) -> list[str]:
-    """Tell what is in one and not in the other, or twice in one of them."""
-    first, second = list(first), list(second)
+def differences(sent: Iterable[str], received: Iterable[str], topic: str) -> list[str]:
+    """Return a sentence for message ids that were lost, are new, or came twice."""
+    sent, received = list(sent), list(received)
     problems = []
-    for name, some, others in ((f"{what}: lost", first, second), (f"{what}: new", second, first)):
-        rest = set(some) - set(others)
-        if rest:
-            problems.append(f"{name}: {len(rest)}, for instance {min(rest)}")
-    if len(set(second)) != len(second):
-        problems.append(f"{what}: {len(second) - len(set(second))} came twice")
+    for name, ids, others in (("lost", sent, received), ("new", received, sent)):
+        difference = set(ids) - set(others)
+        if difference:
+            example = min(difference)
+            problems.append(f"{topic}: {name}: {len(difference)}, for instance {example}")
+    if len(set(received)) != len(received):
+        problems.append(f"{topic}: {len(received) - len(set(received))} came twice")
     return problems
 
 
@@ -175,77 +183,77 @@ def _complaint(row: Row, expected: Expected | None) -> str:
     if expected is None:
         return "this call is not in the table"
     if expected.silent:
-        return "it is in the table as silent, but it tells" if row.told else ""
-    missing = [one for one in expected.tells if one not in row.told]
-    return f"did not tell {', '.join(missing)}" if missing else ""
+        return "the table has it as silent, but it emits" if row.emitted else ""
+    missing = [event_type for event_type in expected.emits if event_type not in row.emitted]
+    return f"did not emit {', '.join(missing)}" if missing else ""
 
 
-def _reason(one: Sent, calls: Sequence[Mapping[str, Any]], background: Sequence[Background]) -> str:
-    when, event_type = _time(one), one.notification()["event_type"]
-    for known in background:
-        if known.service != one.exchange or not known.types.fullmatch(event_type):
+def _reason(
+    message: Sent, calls: Sequence[Mapping[str, Any]], background: Sequence[Background]
+) -> str:
+    event_type = message.notification()["event_type"]
+    for entry in background:
+        if entry.service != message.exchange or not entry.types.fullmatch(event_type):
             continue
-        if not known.of or any(
-            _moment(call, "begin") <= when <= _moment(call, "end") + _LATEST
-            for call in calls
-            if call["call"].startswith(known.of)
-        ):
-            return known.reason
+        causes = [call for call in calls if call["call"].startswith(entry.caused_by)]
+        if not entry.caused_by or any(_is_near(call, message) for call in causes):
+            return entry.reason
     return ""
 
 
-def _latest(
-    calls: Sequence[Mapping[str, Any]], places: Sequence[int], one: Sent, table: Table
+def _find_last(
+    calls: Sequence[Mapping[str, Any]], indexes: Sequence[int], message: Sent, table: Table
 ) -> int | None:
-    """Give the last of these calls that had begun by then, if that is not long ago.
+    """Return the last of these calls before the notification, if it is not long ago.
 
-    One that is known to tell of this comes before one that is not: some is told late.
+    Some notifications come late: a call that is known to emit this event type is preferred.
     """
-    when, event_type = _time(one), one.notification()["event_type"]
-    begun = [
-        place
-        for place in places
-        if _moment(calls[place], "begin") <= when <= _moment(calls[place], "end") + _LATEST
+    event_type = message.notification()["event_type"]
+    begun = [index for index in indexes if _is_near(calls[index], message)]
+    emitting = [
+        index
+        for index in begun
+        if event_type in table.calls.get(calls[index]["call"], Expected()).emits
     ]
-    telling = [
-        place
-        for place in begun
-        if event_type in table.calls.get(calls[place]["call"], Expected()).tells
-    ]
-    return max(telling or begun, default=None)
+    return max(emitting or begun, default=None)
 
 
-def _moment(call: Mapping[str, Any], word: str) -> datetime:
-    return datetime.fromisoformat(call[word])
-
-
-def _audited(
-    calls: Sequence[Mapping[str, Any]], audits: Sequence[int], one: Sent, when: datetime
+def _find_audit(
+    calls: Sequence[Mapping[str, Any]], audits: Sequence[int], message: Sent
 ) -> int | None:
-    """Give the audit that ran when this was told in nobody's name, if one did."""
-    if one.notification().get("_context_user_id") is not None:
+    """Return the audit tool that ran when a notification without a user was sent."""
+    if message.notification().get("_context_user_id") is not None:
         return None
-    for place in audits:
-        call = calls[place]
-        ran = _moment(call, "begin") <= when <= _moment(call, "end")
-        if _service(call) == one.exchange and ran:
-            return place
+    for index in audits:
+        call = calls[index]
+        is_running = _moment(call, "begin") <= _time(message) <= _moment(call, "end")
+        if _service(call) == message.exchange and is_running:
+            return index
     return None
 
 
-def _resource(one: Sent) -> str | None:
-    notification = one.notification()
+def _is_near(call: Mapping[str, Any], message: Sent) -> bool:
+    """Return whether a notification was sent while the call ran, or soon after."""
+    return _moment(call, "begin") <= _time(message) <= _moment(call, "end") + _MAX_DELAY
+
+
+def _moment(call: Mapping[str, Any], key: str) -> datetime:
+    return datetime.fromisoformat(call[key])
+
+
+def _resource_id(message: Sent) -> str:
+    notification = message.notification()
     payload = notification["payload"]
-    service = BY_NAME.get(one.exchange)
+    service = BY_NAME.get(message.exchange)
     if service is None or not isinstance(payload, Mapping):
-        return None
-    return service.resource(notification["event_type"], payload)
+        return ""
+    return service.read_resource_id(notification["event_type"], payload)
 
 
 def _service(call: Mapping[str, Any]) -> str:
     return str(call["call"]).partition(".")[0]
 
 
-def _time(one: Sent) -> datetime:
-    text = str(one.notification()["timestamp"])
+def _time(message: Sent) -> datetime:
+    text = str(message.notification()["timestamp"])
     return datetime.fromisoformat(text).replace(tzinfo=UTC)

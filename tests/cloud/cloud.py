@@ -1,9 +1,10 @@
 """Bring the test cloud up, and take it down.
 
-Called by ``__main__.py``. Up: environments from PyPI, MariaDB and a private bus side by side; then
-Keystone with its catalogue; then every other service as soon as what it needs answers. Each gets
-its minimal configuration of ``members.py`` and the drop-in that ``stackbus config`` prints.
-Whatever ends it early ends all that was started. A second start finds databases and environments.
+``up`` installs the environments from PyPI while MariaDB and a private bus start; then it starts
+Keystone and its catalogue, then every other service as soon as the services that it needs answer.
+Each service gets the configuration of ``members.py`` and the drop-in that ``stackbus config`` prints.
+A failure or an interruption ends every process that was started. A second start reuses databases
+and environments.
 """
 
 from __future__ import annotations
@@ -22,18 +23,20 @@ from pathlib import Path
 import httpx
 
 from stackbus.broker.node import LOOPBACK
+from stackbus.bus.names import NOTIFICATION_TOPICS
+from stackbus.demo.recipes import install_commands
 from stackbus.services import SERVICES
-from stackbus.services.service import NOTIFICATION_TOPICS
+from stackbus.services.service import SHARED_EXCHANGE
 from tests.cloud import catalogue
+from tests.cloud.home import CloudHome, Failed, wait_until
 from tests.cloud.members import Member, Process, with_needs
-from tests.cloud.place import Failed, Place
 
 TOPICS = ("everything-a", "everything-b")
 CAPTURE = "cloud.sent"
-"""A queue on the inner bus with everything that was sent: what the topics are held against."""
+"""A queue on the inner bus with every notification; the topics are compared with it."""
 
 READY_SECONDS = 240.0
-_HERE = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 _DEPLOYMENT = {
     "apiVersion": "lcm.mirantis.com/v1alpha1",
     "kind": "OpenStackDeployment",
@@ -48,65 +51,70 @@ _DEPLOYMENT = {
 Progress = Callable[[str], None]
 
 
-def stackbus(place: Place, *arguments: str) -> str:
-    """Run a command of stackbus on the cloud's bus; give what it prints. Raises Failed."""
-    done = subprocess.run(
-        [sys.executable, "-m", "stackbus", *arguments, "--state", str(place.state("bus"))],
+def stackbus(home: CloudHome, *arguments: str) -> str:
+    """Run a command of stackbus on the cloud's bus and return its output. Raises Failed."""
+    result = subprocess.run(
+        [sys.executable, "-m", "stackbus", *arguments, "--state", str(home.state("bus"))],
         capture_output=True,
         text=True,
         check=False,
     )
-    if done.returncode:
-        raise Failed(f"stackbus {arguments[0]}: {done.stderr.strip() or done.stdout.strip()}")
-    return done.stdout
+    if result.returncode:
+        raise Failed(f"stackbus {arguments[0]}: {result.stderr.strip() or result.stdout.strip()}")
+    return result.stdout
 
 
 class Cloud:
-    """The way up."""
+    """Starts a test cloud. ``failed`` holds the reason of each member that did not start."""
 
-    def __init__(self, place: Place, progress: Progress, *, keep_going: bool = False) -> None:
-        self.place = place
+    def __init__(self, home: CloudHome, progress: Progress, *, keep_going: bool = False) -> None:
+        self.home = home
         self.keep_going = keep_going
         self.failed: dict[str, str] = {}
         self._progress = progress
         self._begin = time.monotonic()
 
     def up(self, names: list[str]) -> None:
-        """Bring these members and what they need up. Raises Failed, with nothing left running."""
-        members = with_needs(names, self.place)
-        self.place.check_ports()
-        self.place.remember()
+        """Start these members and the members that they need.
+
+        Raises Failed, after it has ended everything that was started.
+        """
+        members = with_needs(names, self.home)
+        self.home.check_ports()
+        self.home.save()
         try:
             with ThreadPoolExecutor(len(members) + 2) as pool:
                 try:
                     self._up(members, pool)
                 except BaseException:
-                    self.place.stopping.set()
+                    self.home.stopping.set()
                     raise
         except BaseException:
             self.say("taking everything down")
-            down(self.place)
+            down(self.home)
             raise
 
     def say(self, sentence: str) -> None:
-        """Tell how far it is."""
+        """Report progress, with the seconds since the start."""
         self._progress(f"{time.monotonic() - self._begin:6.1f} s  {sentence}")
 
     def _up(self, members: list[Member], pool: ThreadPoolExecutor) -> None:
-        bus = pool.submit(self._bus)
-        databases = [name for one in members for name in one.databases]
-        store = pool.submit(self._database, databases)
-        # uv uses every core by itself: one environment after the other.
-        environments: dict[str, Future[None]] = {}
-        installing = pool.submit(lambda: None)
-        for one in members:
-            installing = pool.submit(self._install, one.name, installing)
-            environments[one.name] = installing
+        bus = pool.submit(self._start_bus)
+        databases = [name for member in members for name in member.databases]
+        databases_ready = pool.submit(self._start_mariadb, databases)
+        # One environment after the other: uv uses every core by itself.
+        installs: dict[str, Future[None]] = {}
+        last_install = pool.submit(lambda: None)
+        for member in members:
+            last_install = pool.submit(self._install, member.name, last_install)
+            installs[member.name] = last_install
         bus.result()
         ups: dict[str, Future[None]] = {}
-        for one in members:
-            before = [environments[one.name], store, *(ups[name] for name in one.needs)]
-            ups[one.name] = pool.submit(self._member, one, before)
+        for member in members:
+            needs = [ups[name] for name in member.needs]
+            ups[member.name] = pool.submit(
+                self._start, member, installs[member.name], databases_ready, needs
+            )
         errors = []
         for name, future in ups.items():
             try:
@@ -120,25 +128,27 @@ class Cloud:
         if len(errors) == len(members):
             raise Failed(errors[0])
 
-    def _bus(self) -> None:
-        place = self.place
-        file = place.folder / "deployment.json"
+    def _start_bus(self) -> None:
+        home = self.home
+        file = home.folder / "deployment.json"
         file.write_text(json.dumps(_DEPLOYMENT), "utf-8")
-        # A bus that is up already stays as it is.
-        port = ("--port-amqp", str(place.port("amqp")))
-        stackbus(place, "up", "-f", str(file), "--record", "--detach", *port)
-        told = status(place)
-        who = (str(told["username"]), str(told["password"]))
-        with httpx.Client(timeout=30, auth=who) as http:
-            for method, path, body in _inner_bus(place, told):
-                answer = http.request(method, f"{told['management_url']}/api/{path}", json=body)
-                if answer.is_error:
-                    raise Failed(f"the bus: {method} {path}: {answer.status_code} {answer.text}")
+        # A bus that is up already is left as it is.
+        port = ("--port-amqp", str(home.port("amqp")))
+        stackbus(home, "up", "-f", str(file), "--record", "--detach", *port)
+        bus = status(home)
+        login = (str(bus["username"]), str(bus["password"]))
+        with httpx.Client(timeout=30, auth=login) as http:
+            for method, path, body in _inner_bus_requests(home, bus):
+                response = http.request(method, f"{bus['management_url']}/api/{path}", json=body)
+                if response.is_error:
+                    raise Failed(
+                        f"the bus: {method} {path}: {response.status_code} {response.text}"
+                    )
         self.say("bus: up, with two topics")
 
-    def _database(self, names: list[str]) -> None:
-        place = self.place
-        data = place.state("mariadb")
+    def _start_mariadb(self, names: list[str]) -> None:
+        home = self.home
+        data = home.state("mariadb")
         server = shutil.which("mariadbd", path=f"{os.environ['PATH']}:/usr/sbin")
         if server is None:
             raise Failed("MariaDB is missing: apt install mariadb-server-core")
@@ -146,14 +156,14 @@ class Cloud:
         if not (data / "mysql").exists():
             data.mkdir(mode=0o700, parents=True, exist_ok=True)
             command = ["mariadb-install-db", "--no-defaults", *as_root, f"--datadir={data}"]
-            place.run("mariadb", [*command, "--auth-root-authentication-method=normal"])
-        first = place.folder / "databases.sql"
-        first.touch(mode=0o600)
-        first.write_text(
+            home.run("mariadb", [*command, "--auth-root-authentication-method=normal"])
+        init_file = home.folder / "databases.sql"
+        init_file.touch(mode=0o600)
+        init_file.write_text(
             "".join(
                 f"CREATE DATABASE IF NOT EXISTS {name} CHARACTER SET utf8mb3;\n" for name in names
             )
-            + f"CREATE USER IF NOT EXISTS 'cloud'@'{LOOPBACK}' IDENTIFIED BY '{place.password}';\n"
+            + f"CREATE USER IF NOT EXISTS 'cloud'@'{LOOPBACK}' IDENTIFIED BY '{home.password}';\n"
             + f"GRANT ALL ON *.* TO 'cloud'@'{LOOPBACK}';\n",
             "utf-8",
         )
@@ -164,140 +174,145 @@ class Cloud:
             f"--datadir={data}",
             f"--socket={data}/mariadb.sock",
             f"--bind-address={LOOPBACK}",
-            f"--port={place.port('mariadb')}",
-            f"--init-file={first}",
+            f"--port={home.port('mariadb')}",
+            f"--init-file={init_file}",
             "--skip-name-resolve",
             "--max-connections=1000",
             "--innodb-buffer-pool-size=256M",
-            # A cloud of an hour on one machine: its databases may lose their last second.
+            # The databases of a cloud that lives an hour may lose their last second.
             "--innodb-flush-log-at-trx-commit=0",
         ]
-        place.start("mariadb", command, dict(os.environ))
-        self._wait("mariadb", lambda: _listens(place.port("mariadb")))
+        home.start("mariadb", command, dict(os.environ))
+        self._wait("mariadb", lambda: _listens(home.port("mariadb")))
         self.say("mariadb: up")
 
-    def _install(self, name: str, before: Future[None]) -> None:
-        before.result()
-        place = self.place
-        requirements = _HERE / "requirements" / f"{name}.txt"
-        mark = place.venv(name) / "installed.txt"
-        wanted = requirements.read_text("utf-8")
-        if mark.exists() and mark.read_text("utf-8") == wanted:
+    def _install(self, name: str, previous: Future[None]) -> None:
+        previous.result()
+        home = self.home
+        requirements = _FOLDER / "requirements" / f"{name}.txt"
+        mark = home.venv(name) / "installed.txt"
+        text = requirements.read_text("utf-8")
+        if mark.exists() and mark.read_text("utf-8") == text:
             return
-        uv = shutil.which("uv")
-        if uv is None:
-            raise Failed("uv is missing: make cloud installs it")
-        venv = str(place.venv(name))
-        place.run(name, [uv, "venv", "--quiet", "--clear", "--python", sys.executable, venv])
-        python = str(place.venv(name) / "bin" / "python")
-        install = [uv, "pip", "install", "--quiet", "--python", python]
-        place.run(name, [*install, "-r", str(requirements)])
-        mark.write_text(wanted, "utf-8")
+        for command in install_commands(home.venv(name), requirements):
+            home.run(name, command)
+        mark.write_text(text, "utf-8")
         self.say(f"{name}: installed")
 
-    def _member(self, one: Member, before: Sequence[Future[None]]) -> None:
-        environment = before[0]
-        environment.result()
-        before[1].result()
-        self._configure(one)
-        self._once(one, "prepare", one.prepare)
-        for need in before[2:]:
+    def _start(
+        self,
+        member: Member,
+        installed: Future[None],
+        databases_ready: Future[None],
+        needs: Sequence[Future[None]],
+    ) -> None:
+        installed.result()
+        databases_ready.result()
+        self._configure(member)
+        self._run_once(member, "prepare", member.prepare)
+        for need in needs:
             need.result()
-        for process in one.processes:
-            start_process(self.place, one.name, process)
-        api = next(process for process in one.processes if process.api)
-        url = self.place.url(one.name)
+        for process in member.processes:
+            start_process(self.home, member.name, process)
+        api = next(process for process in member.processes if process.api)
+        url = self.home.url(member.name)
         self._wait(api.name, lambda: _answers(url))
-        if one.name == "keystone":
-            catalogue.make(self.place)
-        self._once(one, "finish", one.finish)
-        self._look(one.processes)
-        self.say(f"{one.name}: up at {url}")
+        if member.name == "keystone":
+            catalogue.create(self.home)
+        self._run_once(member, "finish", member.finish)
+        self._check_running(member.processes)
+        self.say(f"{member.name}: up at {url}")
 
-    def _configure(self, one: Member) -> None:
-        place = self.place
-        etc = place.etc(one.name)
+    def _configure(self, member: Member) -> None:
+        home = self.home
+        etc = home.etc(member.name)
         etc.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for folder in ("lock", *one.folders):
-            (place.state(one.name) / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
-        for shipped in one.shipped:
-            shutil.copy(place.venv(one.name) / "etc" / shipped, etc)
+        for folder in ("lock", *member.folders):
+            (home.state(member.name) / folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+        for shipped in member.shipped:
+            shutil.copy(home.venv(member.name) / "etc" / shipped, etc)
         drop_in = ""
-        if one.emits:
-            # Both formats, so that what is captured holds both.
-            both = ("--notification-format", "both") if one.name == "nova" else ()
-            drop_in = stackbus(place, "config", one.name, *both)
-        for number, (name, text) in enumerate(one.files.items()):
+        if member.emits:
+            # Nova emits both formats, so that both are captured.
+            format_option = ("--notification-format", "both") if member.name == "nova" else ()
+            drop_in = stackbus(home, "config", member.name, *format_option)
+        for number, (name, text) in enumerate(member.files.items()):
             path = etc / name
             path.touch(mode=0o600)
             path.write_text(text + (drop_in if number == 0 else ""), "utf-8")
 
-    def _once(self, one: Member, what: str, commands: Sequence[tuple[str, ...]]) -> None:
-        """Run commands that need to run once in the life of a cloud."""
-        done = self.place.state(one.name) / f"{what}.done"
-        if done.exists():
+    def _run_once(self, member: Member, step: str, commands: Sequence[tuple[str, ...]]) -> None:
+        """Run commands that run once in the life of a cloud."""
+        mark = self.home.state(member.name) / f"{step}.done"
+        if mark.exists():
             return
-        more = {"OS_BOOTSTRAP_PASSWORD": self.place.password} if one.name == "keystone" else {}
+        extra = {"OS_BOOTSTRAP_PASSWORD": self.home.password} if member.name == "keystone" else {}
         for program, *arguments in commands:
-            command = [str(self.place.venv(one.name) / "bin" / program), *arguments]
-            self.place.run(one.name, command, self.place.environment(one.name, more))
-        done.touch()
+            command = [str(self.home.venv(member.name) / "bin" / program), *arguments]
+            self.home.run(member.name, command, self.home.environment(member.name, extra))
+        mark.touch()
 
     def _wait(self, name: str, ready: Callable[[], bool]) -> None:
-        end = time.monotonic() + READY_SECONDS
-        while not ready():
-            if self.place.stopping.is_set():
+        def is_ready() -> bool:
+            if ready():
+                return True
+            if self.home.stopping.is_set():
                 raise Failed(f"{name}: stopped while it was starting")
-            dead = self.place.pid(name) is None
-            if dead or time.monotonic() > end:
-                what = "ended" if dead else f"does not answer after {READY_SECONDS:.0f} s"
-                raise Failed(f"{name} {what}; the end of its log:\n{self.place.last_lines(name)}")
-            time.sleep(0.2)
+            if self.home.pid(name) is None:
+                raise Failed(f"{name} ended; {self._log_end(name)}")
+            return False
 
-    def _look(self, processes: Sequence[Process]) -> None:
-        for one in processes:
-            if self.place.pid(one.name) is None:
-                raise Failed(f"{one.name} ended; its log:\n{self.place.last_lines(one.name)}")
+        if not wait_until(is_ready, READY_SECONDS):
+            seconds = f"{READY_SECONDS:.0f} s"
+            raise Failed(f"{name} does not answer after {seconds}; {self._log_end(name)}")
+
+    def _log_end(self, name: str) -> str:
+        return f"the end of its log:\n{self.home.last_lines(name)}"
+
+    def _check_running(self, processes: Sequence[Process]) -> None:
+        for process in processes:
+            if self.home.pid(process.name) is None:
+                raise Failed(f"{process.name} ended; {self._log_end(process.name)}")
 
 
-def start_process(place: Place, member: str, process: Process) -> None:
-    """Start a process of a member, with the member's environment."""
+def start_process(home: CloudHome, member: str, process: Process) -> None:
+    """Start a process of a member in the member's environment."""
     program, *arguments = process.command
-    command = [str(place.venv(member) / "bin" / program), *arguments]
-    more = {**process.environment, "OS_STDERR_CAPTURE": "0"}
-    place.start(process.name, command, place.environment(member, more))
+    command = [str(home.venv(member) / "bin" / program), *arguments]
+    extra = {**process.environment, "OS_STDERR_CAPTURE": "0"}
+    home.start(process.name, command, home.environment(member, extra))
 
 
-def down(place: Place) -> list[str]:
-    """End all that is running, the last started first; give the names."""
-    ended = list(reversed(place.running()))
+def down(home: CloudHome) -> list[str]:
+    """End every process, the last started first; return their names."""
+    names = list(reversed(home.running()))
     with ThreadPoolExecutor(8) as pool:
-        list(pool.map(place.stop, [name for name in ended if name != "mariadb"]))
-    place.stop("mariadb")
-    stackbus(place, "down")
-    return ended
+        list(pool.map(home.stop, [name for name in names if name != "mariadb"]))
+    home.stop("mariadb")
+    stackbus(home, "down")
+    return names
 
 
-def status(place: Place) -> dict[str, object]:
-    """Give what ``stackbus status`` says of the cloud's bus."""
-    told: dict[str, object] = json.loads(stackbus(place, "status", "-o", "json"))
-    return told
+def status(home: CloudHome) -> dict[str, object]:
+    """Return the answer of ``stackbus status`` about the cloud's bus."""
+    answer: dict[str, object] = json.loads(stackbus(home, "status", "-o", "json"))
+    return answer
 
 
-def _inner_bus(
-    place: Place, told: Mapping[str, object]
+def _inner_bus_requests(
+    home: CloudHome, bus: Mapping[str, object]
 ) -> list[tuple[str, str, dict[str, object]]]:
-    """Give the calls that make the services' RPC vhost, and the queue that sees what is sent."""
-    inner, admin = told["inner_vhost"], told["username"]
-    everything: dict[str, object] = {"configure": ".*", "write": ".*", "read": ".*"}
+    """Return the requests that create the services' RPC vhost and the queue CAPTURE."""
+    inner, admin = bus["inner_vhost"], bus["username"]
+    all_rights: dict[str, object] = {"configure": ".*", "write": ".*", "read": ".*"}
     calls: list[tuple[str, str, dict[str, object]]] = [
         ("PUT", "vhosts/cloud-rpc", {}),
-        ("PUT", "users/cloud", {"password": place.password, "tags": ""}),
-        ("PUT", "permissions/cloud-rpc/cloud", everything),
-        ("PUT", f"permissions/{inner}/{admin}", everything),
+        ("PUT", "users/cloud", {"password": home.password, "tags": ""}),
+        ("PUT", "permissions/cloud-rpc/cloud", all_rights),
+        ("PUT", f"permissions/{inner}/{admin}", all_rights),
         ("PUT", f"queues/{inner}/{CAPTURE}", {"durable": True}),
     ]
-    for exchange in [*(one.exchange for one in SERVICES), "openstack"]:
+    for exchange in [*(service.exchange for service in SERVICES), SHARED_EXCHANGE]:
         for topic in NOTIFICATION_TOPICS:
             path = f"bindings/{inner}/e/{exchange}/q/{CAPTURE}"
             calls.append(("POST", path, {"routing_key": f"{topic}.*"}))

@@ -1,29 +1,28 @@
-"""The ten services and Placement: what each needs to run here, and nothing that makes it notify.
+"""The members of the test cloud: the ten services and Placement, each with its configuration.
 
-Read by ``cloud.py``. A member's configuration is minimal; all that makes it emit is the drop-in of
-``stackbus config``, which is put at the end of its file. What a service needs was learnt from the
-service itself: its own ``conf/`` modules, its log, and what it refused to start without.
+``cloud.py`` starts them. A configuration is minimal and holds nothing about notifications: the
+drop-in of ``stackbus config``, appended to the file, is all that makes a service emit. Keystone and
+Glance run by the recipes of the demonstration. The options come from the services' own ``conf/``
+modules and logs.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from stackbus.broker.node import LOOPBACK
-from tests.cloud.place import Place
+from stackbus.demo import recipes
+from stackbus.demo.recipes import REGION, Recipe, Sections, login_options, render, serve_command
+from tests.cloud.home import CloudHome
 
-Sections = dict[str, dict[str, object]]
-SERVE = Path(__file__).parents[2] / "src" / "stackbus" / "demo" / "serve.py"
 HOST, OTHER_HOST = "host-1", "host-2"
-REGION = "RegionOne"
 
 
 @dataclass(frozen=True, slots=True)
 class Process:
-    """A process that stays. ``command``: a program of the member's environment, its arguments."""
+    """A process that keeps running: a program of the member's environment and its arguments."""
 
     name: str
     command: tuple[str, ...]
@@ -35,9 +34,10 @@ class Process:
 class Member:
     """One service of the cloud.
 
-    ``files`` go into its configuration folder, the first is the one that gets the drop-in;
-    ``shipped`` are copied there from what the package ships. ``prepare`` runs once, before its
-    processes; ``finish`` once, when its API answers. ``needs`` are members that must be up before.
+    ``files`` are written into its configuration folder; the drop-in is appended to the first.
+    ``shipped`` files are copied there from the package. The commands ``prepare`` run once before
+    its processes start, ``finish`` once after its API answers. ``needs`` are members that must be
+    up before.
     """
 
     name: str
@@ -52,163 +52,121 @@ class Member:
     emits: bool = True
 
 
-def ini(sections: Sections) -> str:
-    """Write an oslo.config file."""
-    lines = []
-    for section, options in sections.items():
-        lines += [f"[{section}]", *(f"{name} = {value}" for name, value in options.items()), ""]
-    return "\n".join(lines) + "\n"
+def database(home: CloudHome, name: str) -> str:
+    """Return SQLAlchemy's URL of a database."""
+    port = home.port("mariadb")
+    return f"mysql+pymysql://cloud:{home.password}@{LOOPBACK}:{port}/{name}?charset=utf8mb3"
 
 
-def database(place: Place, name: str) -> str:
-    """Give SQLAlchemy's URL of a database."""
-    port = place.port("mariadb")
-    return f"mysql+pymysql://cloud:{place.password}@{LOOPBACK}:{port}/{name}?charset=utf8mb3"
+def rpc(home: CloudHome) -> str:
+    """Return the URL of the vhost for the services' RPC, which is not the inner bus."""
+    return f"rabbit://cloud:{home.password}@{LOOPBACK}:{home.port('amqp')}/cloud-rpc"
 
 
-def rpc(place: Place) -> str:
-    """Give the transport of the services' own calls: a vhost of its own, not the inner bus."""
-    return f"rabbit://cloud:{place.password}@{LOOPBACK}:{place.port('amqp')}/cloud-rpc"
+def login(home: CloudHome, user: str, **extra: object) -> dict[str, object]:
+    """Return keystoneauth's options for a service's own user."""
+    keystone_url = home.url("keystone", "/v3")
+    return {**login_options(keystone_url, user, home.password, "service"), **extra}
 
 
-def login(place: Place, user: str, **more: object) -> dict[str, object]:
-    """Give keystoneauth's options for a service's own user."""
-    return {
-        "auth_type": "password",
-        "auth_url": place.url("keystone", "/v3"),
-        "username": user,
-        "password": place.password,
-        "project_name": "service",
-        "user_domain_name": "Default",
-        "project_domain_name": "Default",
-        "region_name": REGION,
-        **more,
-    }
+def authtoken(home: CloudHome, name: str) -> dict[str, object]:
+    """Return the options of keystonemiddleware, which checks the tokens of an API's callers."""
+    return login(
+        home,
+        name,
+        www_authenticate_uri=home.url("keystone", "/v3"),
+        service_token_roles="service",
+        service_token_roles_required=True,
+    )
 
 
-def base(place: Place, name: str, **default: object) -> Sections:
-    """Give what nearly every service needs."""
+def base(home: CloudHome, name: str, **default: object) -> Sections:
+    """Return the options that nearly every service needs."""
     return {
         "DEFAULT": {
             "use_stderr": True,
             "host": HOST,
-            "state_path": place.state(name),
-            "transport_url": rpc(place),
+            "state_path": home.state(name),
+            "transport_url": rpc(home),
             **default,
         },
-        "database": {"connection": database(place, name)},
-        "keystone_authtoken": login(
-            place,
-            name,
-            www_authenticate_uri=place.url("keystone", "/v3"),
-            service_token_roles="service",
-            service_token_roles_required=True,
-        ),
-        "oslo_concurrency": {"lock_path": place.state(name) / "lock"},
+        "database": {"connection": database(home, name)},
+        "keystone_authtoken": authtoken(home, name),
+        "oslo_concurrency": {"lock_path": home.state(name) / "lock"},
     }
 
 
 def without_region(options: dict[str, object]) -> dict[str, object]:
-    """Leave out ``region_name``, which some sections do not know."""
+    """Return ``options`` without ``region_name``, which some sections reject."""
     return {key: value for key, value in options.items() if key != "region_name"}
 
 
-def api(place: Place, name: str, module: str, *arguments: str, **environment: str) -> Process:
-    """Give a member's WSGI application as one process."""
-    command = ("python", str(SERVE), str(place.port(name)), module, *arguments)
+def api(home: CloudHome, name: str, module: str, *arguments: str, **environment: str) -> Process:
+    """Return the process that serves a member's WSGI application."""
+    command = serve_command(home.port(name), module, *arguments)
     return Process(f"{name}-api", command, environment, api=True)
 
 
-def keystone(place: Place) -> Member:
-    conf = base(place, "keystone")
-    for option in ("host", "state_path"):
-        del conf["DEFAULT"][option]
-    del conf["keystone_authtoken"]
-    keys = place.state("keystone")
-    conf["fernet_tokens"] = {"key_repository": keys / "fernet-keys"}
-    conf["fernet_receipts"] = {"key_repository": keys / "fernet-keys"}
-    conf["credential"] = {"key_repository": keys / "credential-keys"}
-    conf["token"] = {"expiration": 14400}
-    conf["identity"] = {"password_hash_rounds": 4}
-    conf["security_compliance"] = {"lockout_failure_attempts": 3, "lockout_duration": 300}
-    manage = ("keystone-manage", "--config-file", str(place.etc("keystone") / "keystone.conf"))
-    owner = ("--keystone-user", str(os.getuid()), "--keystone-group", str(os.getgid()))
-    urls = [
-        part
-        for kind in ("admin", "internal", "public")
-        for part in (f"--bootstrap-{kind}-url", place.url("keystone", "/v3"))
-    ]
+def from_recipe(
+    home: CloudHome, name: str, recipe: Recipe, needs: tuple[str, ...] = ("keystone",)
+) -> Member:
+    """Return the member that ``stackbus demo`` starts by the same recipe."""
+    command = serve_command(home.port(name), recipe.application)
     return Member(
-        "keystone",
-        {"keystone.conf": ini(conf)},
-        (
-            (*manage, "db_sync"),
-            (*manage, "fernet_setup", *owner),
-            (*manage, "credential_setup", *owner),
-            # Its password comes from the environment: see Cloud.
-            (*manage, "bootstrap", "--bootstrap-region-id", REGION, *urls),
-        ),
-        (
-            api(
-                place,
-                "keystone",
-                "keystone.wsgi.api",
-                OS_KEYSTONE_CONFIG_DIR=str(place.etc("keystone")),
-                OS_KEYSTONE_CONFIG_FILES="keystone.conf",
-            ),
-        ),
-        needs=(),
-        databases=("keystone",),
+        name,
+        {recipe.file: render(recipe.sections)},
+        recipe.prepare,
+        (Process(f"{name}-api", command, recipe.environment, api=True),),
+        needs=needs,
+        folders=recipe.folders,
+        databases=(name,),
     )
 
 
-def glance(place: Place) -> Member:
-    conf = base(
-        place,
-        "glance",
-        enabled_backends="files:file",
-        image_tag_quota=20,
-        worker_self_reference_url=place.url("glance"),
-        enabled_import_methods="[glance-direct,copy-image]",
-        bind_host=LOOPBACK,
+def keystone(home: CloudHome) -> Member:
+    # The password of its bootstrap command comes from the environment: see Cloud.
+    recipe = recipes.keystone(
+        home.folders("keystone"), database(home, "keystone"), home.url("keystone", "/v3")
     )
-    for option in ("host", "state_path"):
-        del conf["DEFAULT"][option]
-    state = place.state("glance")
-    conf["glance_store"] = {"default_backend": "files"}
-    conf["files"] = {"filesystem_store_datadir": state / "images"}
-    conf["os_glance_staging_store"] = {"filesystem_store_datadir": state / "staging"}
-    conf["os_glance_tasks_store"] = {"filesystem_store_datadir": state / "tasks"}
-    paste = place.etc("glance") / "glance-api-paste.ini"
-    conf["paste_deploy"] = {"flavor": "keystone", "config_file": paste}
-    file = str(place.etc("glance") / "glance-api.conf")
-    return Member(
-        "glance",
-        {"glance-api.conf": ini(conf)},
-        (("glance-manage", "--config-file", file, "db_sync"),),
-        (api(place, "glance", "glance.wsgi.api", OS_GLANCE_CONFIG_DIR=str(place.etc("glance"))),),
-        shipped=("glance/glance-api-paste.ini",),
-        folders=("images", "staging", "tasks"),
-        databases=("glance",),
-    )
+    recipe.sections["token"] = {"expiration": 14400}
+    recipe.sections["security_compliance"] = {
+        "lockout_failure_attempts": 3,
+        "lockout_duration": 300,
+    }
+    return from_recipe(home, "keystone", recipe, needs=())
 
 
-def placement(place: Place) -> Member:
-    conf = base(place, "placement")
+def glance(home: CloudHome) -> Member:
+    recipe = recipes.glance(
+        home.folders("glance"),
+        database(home, "glance"),
+        home.url("glance"),
+        authtoken(home, "glance"),
+    )
+    recipe.sections["DEFAULT"] |= {
+        "image_tag_quota": 20,
+        "enabled_import_methods": "[glance-direct,copy-image]",
+        "bind_host": LOOPBACK,
+    }
+    return from_recipe(home, "glance", recipe)
+
+
+def placement(home: CloudHome) -> Member:
+    conf = base(home, "placement")
     conf["placement_database"] = conf.pop("database")
     conf["DEFAULT"] = {"use_stderr": True}
     conf["api"] = {"auth_strategy": "keystone"}
-    file = str(place.etc("placement") / "placement.conf")
+    file = str(home.etc("placement") / "placement.conf")
     return Member(
         "placement",
-        {"placement.conf": ini(conf)},
+        {"placement.conf": render(conf)},
         (("placement-manage", "--config-file", file, "db", "sync"),),
         (
             api(
-                place,
+                home,
                 "placement",
                 "placement.wsgi.api",
-                OS_PLACEMENT_CONFIG_DIR=str(place.etc("placement")),
+                OS_PLACEMENT_CONFIG_DIR=str(home.etc("placement")),
             ),
         ),
         databases=("placement",),
@@ -216,13 +174,12 @@ def placement(place: Place) -> Member:
     )
 
 
-def nova(place: Place) -> Member:
+def nova(home: CloudHome) -> Member:
     conf = base(
-        place,
+        home,
         "nova",
         my_ip=LOOPBACK,
-        # The driver that keeps its servers in memory; the one without "WithoutFakeNodes" refuses
-        # to start a second time.
+        # This driver keeps its servers in memory. FakeDriver does not start a second time.
         compute_driver="fake.FakeDriverWithoutFakeNodes",
         enabled_apis="osapi_compute",
         allow_resize_to_same_host=True,
@@ -232,23 +189,23 @@ def nova(place: Place) -> Member:
         running_deleted_instance_poll_interval=0,
         heal_instance_info_cache_interval=0,
     )
-    conf["api_database"] = {"connection": database(place, "nova_api")}
-    conf["wsgi"] = {"api_paste_config": place.etc("nova") / "api-paste.ini"}
+    conf["api_database"] = {"connection": database(home, "nova_api")}
+    conf["wsgi"] = {"api_paste_config": home.etc("nova") / "api-paste.ini"}
     for section in ("glance", "placement", "neutron", "keystone"):
-        conf[section] = login(place, "nova")
-    conf["cinder"] = without_region(login(place, "nova"))
+        conf[section] = login(home, "nova")
+    conf["cinder"] = without_region(login(home, "nova"))
     conf["cinder"] |= {"catalog_info": "volumev3::publicURL", "os_region_name": REGION}
-    conf["service_user"] = without_region(login(place, "nova", send_service_user_token=True))
+    conf["service_user"] = without_region(login(home, "nova", send_service_user_token=True))
     conf["vnc"] = {"enabled": False}
     conf["scheduler"] = {"workers": 1, "discover_hosts_in_cells_interval": 5}
     conf["conductor"] = {"workers": 1}
-    file = ("--config-file", str(place.etc("nova") / "nova.conf"))
-    other = ini({"DEFAULT": {"host": OTHER_HOST, "state_path": place.state("nova-2")}})
-    second = ("--config-file", str(place.etc("nova") / "compute-2.conf"))
-    cell0 = database(place, "nova_cell0")
+    file = ("--config-file", str(home.etc("nova") / "nova.conf"))
+    second_conf = render({"DEFAULT": {"host": OTHER_HOST, "state_path": home.state("nova-2")}})
+    second = ("--config-file", str(home.etc("nova") / "compute-2.conf"))
+    cell0 = database(home, "nova_cell0")
     return Member(
         "nova",
-        {"nova.conf": ini(conf), "compute-2.conf": other},
+        {"nova.conf": render(conf), "compute-2.conf": second_conf},
         (
             ("nova-manage", *file, "api_db", "sync"),
             ("nova-manage", *file, "cell_v2", "map_cell0", "--database_connection", cell0),
@@ -257,10 +214,10 @@ def nova(place: Place) -> Member:
         ),
         (
             api(
-                place,
+                home,
                 "nova",
                 "nova.wsgi.osapi_compute",
-                OS_NOVA_CONFIG_DIR=str(place.etc("nova")),
+                OS_NOVA_CONFIG_DIR=str(home.etc("nova")),
             ),
             Process("nova-conductor", ("nova-conductor", *file)),
             Process("nova-scheduler", ("nova-scheduler", *file)),
@@ -274,23 +231,23 @@ def nova(place: Place) -> Member:
     )
 
 
-def neutron(place: Place) -> Member:
+def neutron(home: CloudHome) -> Member:
     conf = base(
-        place,
+        home,
         "neutron",
         core_plugin="ml2",
         service_plugins="router,qos,segments,trunk,port_forwarding",
         auth_strategy="keystone",
-        api_paste_config=place.etc("neutron") / "api-paste.ini",
+        api_paste_config=home.etc("neutron") / "api-paste.ini",
         notify_nova_on_port_status_changes=False,
         notify_nova_on_port_data_changes=False,
         rpc_workers=1,
         rpc_state_report_workers=0,
-        # The agents are reported once, by neutron_agent.py, and never again.
+        # neutron_agent.py reports the agents once, and never again.
         agent_down_time=2_000_000,
     )
     for section in ("nova", "placement"):
-        conf[section] = login(place, "neutron")
+        conf[section] = login(home, "neutron")
     conf["ml2"] = {
         "type_drivers": "flat,local,vlan,vxlan",
         "tenant_network_types": "vxlan",
@@ -301,14 +258,14 @@ def neutron(place: Place) -> Member:
     conf["ml2_type_flat"] = {"flat_networks": "public"}
     conf["ml2_type_vlan"] = {"network_vlan_ranges": "phys:100:200,phys2:100:200"}
     conf["quotas"] = {"quota_driver": "neutron.db.quota.driver_nolock.DbQuotaNoLockDriver"}
-    path = str(place.etc("neutron") / "neutron.conf")
+    path = str(home.etc("neutron") / "neutron.conf")
     file = ("--config-file", path)
     return Member(
         "neutron",
-        {"neutron.conf": ini(conf)},
+        {"neutron.conf": render(conf)},
         (("neutron-db-manage", *file, "upgrade", "heads"),),
         (
-            api(place, "neutron", "neutron.wsgi.api", *file),
+            api(home, "neutron", "neutron.wsgi.api", *file),
             Process("neutron-rpc-server", ("neutron-rpc-server", *file)),
         ),
         shipped=("neutron/api-paste.ini",),
@@ -319,32 +276,32 @@ def neutron(place: Place) -> Member:
     )
 
 
-def cinder(place: Place) -> Member:
+def cinder(home: CloudHome) -> Member:
     conf = base(
-        place,
+        home,
         "cinder",
         my_ip=LOOPBACK,
         auth_strategy="keystone",
         enabled_backends="fake",
         default_volume_type="fake",
-        glance_api_servers=place.url("glance"),
-        api_paste_config=place.etc("cinder") / "api-paste.ini",
-        resource_query_filters_file=place.etc("cinder") / "resource_filters.json",
+        glance_api_servers=home.url("glance"),
+        api_paste_config=home.etc("cinder") / "api-paste.ini",
+        resource_query_filters_file=home.etc("cinder") / "resource_filters.json",
     )
     conf["fake"] = {
         "volume_driver": "cinder.tests.fake_driver.FakeLoggingVolumeDriver",
         "volume_backend_name": "fake",
     }
-    conf["service_user"] = without_region(login(place, "cinder", send_service_user_token=True))
-    conf["nova"] = login(place, "cinder")
-    conf["coordination"] = {"backend_url": f"file://{place.state('cinder')}"}
-    file = ("--config-file", str(place.etc("cinder") / "cinder.conf"))
+    conf["service_user"] = without_region(login(home, "cinder", send_service_user_token=True))
+    conf["nova"] = login(home, "cinder")
+    conf["coordination"] = {"backend_url": f"file://{home.state('cinder')}"}
+    file = ("--config-file", str(home.etc("cinder") / "cinder.conf"))
     return Member(
         "cinder",
-        {"cinder.conf": ini(conf)},
+        {"cinder.conf": render(conf)},
         (("cinder-manage", *file, "db", "sync"),),
         (
-            api(place, "cinder", "cinder.wsgi.api", *file),
+            api(home, "cinder", "cinder.wsgi.api", *file),
             Process("cinder-scheduler", ("cinder-scheduler", *file)),
             Process("cinder-volume", ("cinder-volume", *file)),
         ),
@@ -353,12 +310,12 @@ def cinder(place: Place) -> Member:
     )
 
 
-def heat(place: Place) -> Member:
+def heat(home: CloudHome) -> Member:
     conf = base(
-        place,
+        home,
         "heat",
         stack_domain_admin="heat_domain_admin",
-        stack_domain_admin_password=place.password,
+        stack_domain_admin_password=home.password,
         stack_user_domain_name="heat",
         num_engine_workers=1,
         auth_encryption_key="0123456789abcdef0123456789abcdef",
@@ -366,19 +323,19 @@ def heat(place: Place) -> Member:
         heat_waitcondition_server_url=f"http://{LOOPBACK}:8000/v1/waitcondition",
         region_name_for_services=REGION,
     )
-    trustee = without_region(login(place, "heat"))
+    trustee = without_region(login(home, "heat"))
     conf["trustee"] = {
         key: value for key, value in trustee.items() if not key.startswith("project_")
     }
-    conf["clients_keystone"] = {"auth_uri": place.url("keystone")}
-    conf["paste_deploy"] = {"api_paste_config": place.etc("heat") / "api-paste.ini"}
-    file = ("--config-file", str(place.etc("heat") / "heat.conf"))
+    conf["clients_keystone"] = {"auth_uri": home.url("keystone")}
+    conf["paste_deploy"] = {"api_paste_config": home.etc("heat") / "api-paste.ini"}
+    file = ("--config-file", str(home.etc("heat") / "heat.conf"))
     return Member(
         "heat",
-        {"heat.conf": ini(conf)},
+        {"heat.conf": render(conf)},
         (("heat-manage", *file, "db_sync"),),
         (
-            api(place, "heat", "heat.wsgi.api", *file),
+            api(home, "heat", "heat.wsgi.api", *file),
             Process("heat-engine", ("heat-engine", *file)),
         ),
         shipped=("heat/api-paste.ini",),
@@ -396,22 +353,22 @@ _POOLS = """
     - type: fake
       description: fake
       masters: [{{host: 127.0.0.1, port: {mdns}}}]
-      options: {{host: 127.0.0.1, port: {mdns}}}  # who is told of changes
+      options: {{host: 127.0.0.1, port: {mdns}}}  # gets the NOTIFY of a change
 """
 
 
-def designate(place: Place) -> Member:
-    conf = base(place, "designate")
+def designate(home: CloudHome) -> Member:
+    conf = base(home, "designate")
     conf["storage:sqlalchemy"] = conf.pop("database")
     conf["service:api"] = {
-        "api_paste_config": place.etc("designate") / "api-paste.ini",
+        "api_paste_config": home.etc("designate") / "api-paste.ini",
         "auth_strategy": "keystone",
         "enable_api_v2": True,
         "enable_host_header": True,
     }
     for name in ("central", "producer"):
         conf[f"service:{name}"] = {"workers": 1}
-    conf["service:mdns"] = {"workers": 1, "listen": f"{LOOPBACK}:{place.port('mdns')}"}
+    conf["service:mdns"] = {"workers": 1, "listen": f"{LOOPBACK}:{home.port('mdns')}"}
     conf["service:worker"] = {
         "workers": 1,
         "poll_max_retries": 3,
@@ -419,21 +376,21 @@ def designate(place: Place) -> Member:
         "poll_delay": 1,
         "poll_retry_interval": 2,
     }
-    file = ("--config-file", str(place.etc("designate") / "designate.conf"))
-    pools = str(place.etc("designate") / "pools.yaml")
+    file = ("--config-file", str(home.etc("designate") / "designate.conf"))
+    pools = str(home.etc("designate") / "pools.yaml")
     return Member(
         "designate",
         {
-            "designate.conf": ini(conf),
-            "pools.yaml": _POOLS.format(mdns=place.port("mdns")),
+            "designate.conf": render(conf),
+            "pools.yaml": _POOLS.format(mdns=home.port("mdns")),
         },
         (("designate-manage", *file, "database", "sync"),),
         (
             api(
-                place,
+                home,
                 "designate",
                 "designate.wsgi.api",
-                OS_DESIGNATE_CONFIG_DIR=str(place.etc("designate")),
+                OS_DESIGNATE_CONFIG_DIR=str(home.etc("designate")),
             ),
             *(
                 Process(f"designate-{name}", (f"designate-{name}", *file))
@@ -446,9 +403,9 @@ def designate(place: Place) -> Member:
     )
 
 
-def ironic(place: Place) -> Member:
+def ironic(home: CloudHome) -> Member:
     conf = base(
-        place,
+        home,
         "ironic",
         my_ip=LOOPBACK,
         auth_strategy="keystone",
@@ -467,28 +424,28 @@ def ironic(place: Place) -> Member:
     conf["conductor"] = {"automated_clean": True, "sync_power_state_interval": 0}
     conf["dhcp"] = {"dhcp_provider": "none"}
     for section in ("service_catalog", "glance", "neutron", "nova", "swift", "cinder"):
-        conf[section] = login(place, "ironic")
-    file = ("--config-file", str(place.etc("ironic") / "ironic.conf"))
+        conf[section] = login(home, "ironic")
+    file = ("--config-file", str(home.etc("ironic") / "ironic.conf"))
     return Member(
         "ironic",
-        {"ironic.conf": ini(conf)},
+        {"ironic.conf": render(conf)},
         (("ironic-dbsync", *file, "upgrade"),),
         (
-            api(place, "ironic", "ironic.wsgi", *file),
+            api(home, "ironic", "ironic.wsgi", *file),
             Process("ironic-conductor", ("ironic-conductor", *file)),
         ),
         databases=("ironic",),
     )
 
 
-def manila(place: Place) -> Member:
+def manila(home: CloudHome) -> Member:
     conf = base(
-        place,
+        home,
         "manila",
         my_ip=LOOPBACK,
         auth_strategy="keystone",
-        api_paste_config=place.etc("manila") / "api-paste.ini",
-        rootwrap_config=place.etc("manila") / "rootwrap.conf",
+        api_paste_config=home.etc("manila") / "api-paste.ini",
+        rootwrap_config=home.etc("manila") / "rootwrap.conf",
         enabled_share_backends="dummy",
         enabled_share_protocols="NFS,CIFS",
         default_share_type="default",
@@ -499,14 +456,14 @@ def manila(place: Place) -> Member:
         "driver_handles_share_servers": False,
     }
     for section in ("neutron", "nova", "cinder", "glance"):
-        conf[section] = login(place, "manila")
-    file = ("--config-file", str(place.etc("manila") / "manila.conf"))
+        conf[section] = login(home, "manila")
+    file = ("--config-file", str(home.etc("manila") / "manila.conf"))
     return Member(
         "manila",
-        {"manila.conf": ini(conf)},
+        {"manila.conf": render(conf)},
         (("manila-manage", *file, "db", "sync"),),
         (
-            api(place, "manila", "manila.wsgi.api", *file),
+            api(home, "manila", "manila.wsgi.api", *file),
             Process("manila-scheduler", ("manila-scheduler", *file)),
             Process("manila-share", ("manila-share", *file)),
         ),
@@ -515,16 +472,16 @@ def manila(place: Place) -> Member:
     )
 
 
-def masakari(place: Place) -> Member:
+def masakari(home: CloudHome) -> Member:
     conf = base(
-        place,
+        home,
         "masakari",
         my_ip=LOOPBACK,
         auth_strategy="keystone",
         os_privileged_user_name="masakari",
-        os_privileged_user_password=place.password,
+        os_privileged_user_password=home.password,
         os_privileged_user_tenant="service",
-        os_privileged_user_auth_url=place.url("keystone", "/v3"),
+        os_privileged_user_auth_url=home.url("keystone", "/v3"),
         os_user_domain_name="Default",
         os_project_domain_name="Default",
         nova_catalog_admin_info="compute:nova:publicURL",
@@ -533,21 +490,21 @@ def masakari(place: Place) -> Member:
         process_unfinished_notifications_interval=30,
         retry_notification_new_status_interval=20,
     )
-    conf["wsgi"] = {"api_paste_config": place.etc("masakari") / "api-paste.ini"}
-    conf["taskflow"] = {"connection": database(place, "masakari")}
-    file = ("--config-file", str(place.etc("masakari") / "masakari.conf"))
+    conf["wsgi"] = {"api_paste_config": home.etc("masakari") / "api-paste.ini"}
+    conf["taskflow"] = {"connection": database(home, "masakari")}
+    file = ("--config-file", str(home.etc("masakari") / "masakari.conf"))
     return Member(
         "masakari",
-        {"masakari.conf": ini(conf)},
+        {"masakari.conf": render(conf)},
         (("masakari-manage", *file, "db", "sync"),),
         (
             api(
-                place,
+                home,
                 "masakari",
                 "masakari.wsgi.api",
-                # It reads its configuration twice: from the folder, then from its arguments.
+                # It reads its configuration twice, from the folder and from its arguments.
                 *file,
-                OS_MASAKARI_CONFIG_DIR=str(place.etc("masakari")),
+                OS_MASAKARI_CONFIG_DIR=str(home.etc("masakari")),
             ),
             Process("masakari-engine", ("masakari-engine", *file)),
         ),
@@ -557,32 +514,29 @@ def masakari(place: Place) -> Member:
     )
 
 
-MEMBERS: Mapping[str, Callable[[Place], Member]] = {
-    one.__name__: one
-    for one in (
-        keystone,
-        glance,
-        placement,
-        neutron,
-        cinder,
-        nova,
-        heat,
-        designate,
-        ironic,
-        manila,
-        masakari,
-    )
+MEMBERS: Mapping[str, Callable[[CloudHome], Member]] = {
+    "keystone": keystone,
+    "glance": glance,
+    "placement": placement,
+    "neutron": neutron,
+    "cinder": cinder,
+    "nova": nova,
+    "heat": heat,
+    "designate": designate,
+    "ironic": ironic,
+    "manila": manila,
+    "masakari": masakari,
 }
-"""In the order in which they are best started."""
+"""In the best order to start them."""
 
 
-def with_needs(names: list[str], place: Place) -> list[Member]:
-    """Give these members and all that they need, in MEMBERS' order."""
-    wanted: set[str] = set()
-    open_ = list(names)
-    while open_:
-        name = open_.pop()
-        if name not in wanted:
-            wanted.add(name)
-            open_ += MEMBERS[name](place).needs
-    return [make(place) for name, make in MEMBERS.items() if name in wanted]
+def with_needs(names: list[str], home: CloudHome) -> list[Member]:
+    """Return these members and the members that they need, in MEMBERS' order."""
+    selected: set[str] = set()
+    queue = list(names)
+    while queue:
+        name = queue.pop()
+        if name not in selected:
+            selected.add(name)
+            queue += MEMBERS[name](home).needs
+    return [build(home) for name, build in MEMBERS.items() if name in selected]

@@ -1,7 +1,7 @@
 """Report an Open vSwitch agent for each host, once: ``python neutron_agent.py CONF HOST...``.
 
-Run by ``cloud.py`` with the Python of Neutron's environment, therefore it imports nothing of ours.
-ML2's openvswitch driver binds ports only where an agent has reported itself; here none runs.
+``members.py`` runs it with the Python of Neutron's environment, so it imports nothing of ours. ML2's
+openvswitch driver binds ports only on hosts that have reported an agent; here no agent runs.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import sys
 
 
 def main() -> None:
-    """Speak Neutron's own RPC, as neutron/agent/rpc.py does."""
+    """Report the agents by Neutron's own RPC, as neutron/agent/rpc.py does."""
     configuration, *hosts = sys.argv[1:]
     from neutron.agent import rpc as agent_rpc
     from neutron.common import config

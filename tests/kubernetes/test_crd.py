@@ -13,7 +13,7 @@ from stackbus.errors import InvalidDeployment
 from stackbus.expose.deployment import MAX_TOPICS, parse
 from tests.kubernetes.conftest import as_administrator
 from tests.kubernetes.schema import complaints
-from tests.unit.test_deployment import BAD, GOOD, REMOVED, E, changed
+from tests.unit.test_deployment import BAD, GOOD, REMOVED, E, change
 
 ROOT = Path(__file__).parent.parent.parent
 CRD = yaml.safe_load((ROOT / "deploy" / "crd" / "openstackdeployments.yaml").read_text())
@@ -65,7 +65,7 @@ ALSO_GOOD: list[tuple[str, object]] = [
     [row[:2] for row in BAD if not row[0].startswith(OWN) and row[:2] not in DROPPED] + MORE_BAD,
 )
 def test_both_refuse(where: str, value: object) -> None:
-    document: Any = changed(where, value)
+    document: Any = change(where, value)
     with pytest.raises(InvalidDeployment):
         parse(document, "d")
     assert list(complaints(without_head(document), SCHEMA))
@@ -73,14 +73,14 @@ def test_both_refuse(where: str, value: object) -> None:
 
 @pytest.mark.parametrize(("where", "value"), [("spec/preset", "compute"), *ALSO_GOOD])
 def test_both_let_through(where: str, value: object) -> None:
-    document = changed(where, value)
+    document = change(where, value)
     parse(document, "d")
     assert list(complaints(without_head(document), SCHEMA)) == []
 
 
 @pytest.mark.parametrize(("where", "value"), DROPPED)
 def test_a_null_is_refused_in_a_file_and_dropped_by_kubernetes(where: str, value: object) -> None:
-    document = changed(where, value)
+    document = change(where, value)
     with pytest.raises(InvalidDeployment):
         parse(document, "d")
     assert list(complaints(without_head(document), SCHEMA)) == []
@@ -119,7 +119,7 @@ def test_a_real_api_server_says_the_same() -> None:
             answer = client.post(
                 "/apis/lcm.mirantis.com/v1alpha1/namespaces/openstack/openstackdeployments",
                 params={"dryRun": "All", "fieldValidation": "Strict"},
-                json=changed(where, value),
+                json=change(where, value),
             )
             if answer.is_success != good:
                 wrong.append((where, value, answer.text[:300]))

@@ -6,17 +6,16 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from stackbus.bus.rabbitmq_conf import RABBITMQ_CONF
 from stackbus.cli.operator import operator
 from stackbus.expose.cluster.objects import (
     CONFIGURATION,
-    RABBITMQ_CONF,
     RELAY,
     SERVER_TLS,
     configuration,
@@ -102,7 +101,7 @@ def test_the_relay_reads_the_secret_that_the_operator_writes() -> None:
     assert pod["automountServiceAccountToken"] is False
     (container,) = pod["containers"]
     mounted = container["volumeMounts"][0]["mountPath"]
-    settings: Mapping[str, Any] = Settings.model_fields
+    settings = Settings.__struct_fields__
     for variable in container["env"]:
         assert variable["name"].removeprefix("STACKBUS_").lower() in settings
         assert variable["value"] in (

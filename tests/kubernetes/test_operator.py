@@ -375,7 +375,7 @@ def test_a_restart_in_another_world_converges(cloud: Cloud) -> None:
     cloud.end()
     cloud.set_external(topics=["siem", "billing"], settings=None)
     cloud.delete("Secret", EXTERNAL, "openstack-siem-notifications")
-    cloud.broker.management.delete(("user", "siem.g1"))
+    cloud.broker.management.delete("users", "siem.g1")
     cloud.give_address("198.51.100.1")
     cloud.start()
     cloud.wait_for("Ready", "True", "Exposed")
@@ -396,8 +396,8 @@ def test_a_restart_in_another_world_converges(cloud: Cloud) -> None:
 def test_what_somebody_changes_in_rabbitmq_is_mended(cloud: Cloud) -> None:
     expose(cloud, "siem", STACKBUS_RESYNC="2")
     management = cloud.broker.management
-    management.delete(("policy", EXTERNAL, "siem"))
-    management.delete(("queue", EXTERNAL, "siem.info"))
+    management.delete("policies", EXTERNAL, "siem")
+    management.delete("queues", EXTERNAL, "siem.info")
     cloud.wait(lambda: "siem.info" in cloud.queues() and "siem" in cloud.policies(), 20)
     cloud.wait(lambda: any(reason == "BrokerChanged" for reason, _ in cloud.events()), 10)
 
@@ -470,11 +470,11 @@ def test_a_deletion_waits_for_the_broker_until_told_to_let_go(cloud: Cloud, away
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"password": "wrong"}, "refuses this administrator"),
+        ({"password": "wrong"}, "refused the administrator"),
         ({"password": ""}, "password: must be given"),
         ({"amqp_url": "http://x"}, "amqp_url: amqp:// or amqps://"),
         ({"management_url": "rabbit:15672"}, "management_url: http:// or https://"),
-        ({"ca_cert": "no PEM", "management_url": "https://127.0.0.1:1"}, "no CA certificate"),
+        ({"ca_cert": "no PEM", "management_url": "https://127.0.0.1:1"}, "not a CA certificate"),
         (None, "does not exist: create it"),
     ],
 )

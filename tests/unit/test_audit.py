@@ -1,4 +1,4 @@
-"""The story: starts and ends of one action are one line, and so is what is told twice."""
+"""The audit trail: an action's start and end are one line, and so is a notification sent twice."""
 
 from __future__ import annotations
 
@@ -11,13 +11,18 @@ from tests.conftest import golden
 
 from stackbus.events.model import Event
 from stackbus.events.normalise import normalise
-from stackbus.history.engine import opened
-from stackbus.history.history import History, Layout, Prepared
-from stackbus.query.audit import Subject, story, told
+from stackbus.history.batches import EventRow
+from stackbus.history.history import History
+from stackbus.history.session import Layout, open_engine
+from stackbus.query.audit import Subject, audit_trail, fold_events
 
 BEGAN = datetime(2026, 11, 24, tzinfo=UTC)
-CAPTURED = [event for one in golden() for event in normalise(one.body, "bus", BEGAN, one.service)]
-ANY = CAPTURED[0]
+CAPTURED = [
+    event
+    for captured in golden()
+    for event in normalise(captured.body, "bus", BEGAN, captured.service)
+]
+TEMPLATE = CAPTURED[0]
 
 
 def event(second: float, type_: str, action: str, phase: str, **fields: object) -> Event:
@@ -29,11 +34,13 @@ def event(second: float, type_: str, action: str, phase: str, **fields: object) 
         "project_id": "p1", "user_id": "u1", "user_name": "", "actor_project_id": "p1",
         "request_id": "req-1", "global_request_id": "", "address": "", "attributes": {},
     }  # fmt: skip
-    return msgspec.structs.replace(ANY, **{**given, **fields})
+    return msgspec.structs.replace(TEMPLATE, **{**given, **fields})
 
 
 def lines(*events: Event) -> list[tuple[str, str, float | None, int]]:
-    return [(one.action, one.state, one.duration, len(one.events)) for one in told(events)]
+    return [
+        (line.action, line.state, line.duration, len(line.events)) for line in fold_events(events)
+    ]
 
 
 def test_start_and_end_are_one_line_with_its_duration() -> None:
@@ -43,14 +50,14 @@ def test_start_and_end_are_one_line_with_its_duration() -> None:
     ) == [("create", "success", 3.5, 2)]
 
 
-def test_what_began_and_was_not_heard_of_again_is_started() -> None:
+def test_an_action_without_an_end_is_started() -> None:
     assert lines(event(0, "network.create.start", "create", "start")) == [
         ("create", "started", None, 1)
     ]
 
 
 def test_an_error_is_a_failure_with_its_reason() -> None:
-    (line,) = told(
+    (line,) = fold_events(
         [
             event(0, "compute.instance.create.start", "create", "start"),
             event(2, "compute.instance.create.error", "create", "error",
@@ -86,7 +93,7 @@ def test_types_that_both_formats_share_are_one_line() -> None:
     ) == [("create", "success", 0.3, 4)]
 
 
-def test_one_format_may_tell_once_what_the_other_begins_and_ends() -> None:
+def test_one_notification_in_one_format_joins_start_and_end_in_the_other() -> None:
     assert lines(
         event(0.0, "instance.volume_attach.start", "attach_volume", "start"),
         event(0.9, "compute.instance.volume.attach", "attach_volume", "none"),
@@ -94,8 +101,8 @@ def test_one_format_may_tell_once_what_the_other_begins_and_ends() -> None:
     ) == [("attach_volume", "success", 1.0, 3)]
 
 
-def test_a_user_is_named_wherever_one_service_tells_the_name() -> None:
-    first, second, third = told(
+def test_a_user_has_the_name_that_any_service_sends() -> None:
+    first, second, third = fold_events(
         [
             event(0, "volume.create.end", "create", "end", service="cinder"),
             event(1, "network.create.end", "create", "end", service="neutron", user_name="alice"),
@@ -105,7 +112,7 @@ def test_a_user_is_named_wherever_one_service_tells_the_name() -> None:
     assert [first.user_name, second.user_name, third.user_name] == ["alice", "alice", ""]
 
 
-def test_the_same_done_again_is_a_line_of_its_own() -> None:
+def test_a_repeated_action_is_a_line_of_its_own() -> None:
     assert lines(
         event(0, "compute.instance.reboot.start", "reboot", "start"),
         event(1, "compute.instance.reboot.end", "reboot", "end"),
@@ -114,7 +121,7 @@ def test_the_same_done_again_is_a_line_of_its_own() -> None:
     ) == [("reboot", "success", 1, 2), ("reboot", "success", 2, 2)]
 
 
-def test_two_at_once_are_kept_apart_by_their_request_and_resource() -> None:
+def test_simultaneous_actions_are_told_apart_by_request_and_resource() -> None:
     assert lines(
         event(0, "compute.instance.create.start", "create", "start"),
         event(0, "compute.instance.create.start", "create", "start", resource_id="s2", id="x"),
@@ -128,8 +135,8 @@ def test_two_at_once_are_kept_apart_by_their_request_and_resource() -> None:
     ]
 
 
-def test_a_start_that_names_no_resource_belongs_to_the_end_of_its_request() -> None:
-    (line,) = told(
+def test_a_start_without_a_resource_belongs_to_the_end_of_its_request() -> None:
+    (line,) = fold_events(
         [
             event(0, "port.create.start", "create", "start", resource_id="", service="neutron",
                   resource_type="port"),
@@ -140,8 +147,8 @@ def test_a_start_that_names_no_resource_belongs_to_the_end_of_its_request() -> N
     assert (line.resource_id, line.duration) == ("s1", 0.5)
 
 
-def test_what_is_told_only_later_is_told() -> None:
-    (line,) = told(
+def test_fields_of_the_end_complete_the_line() -> None:
+    (line,) = fold_events(
         [
             event(0, "a.start", "create", "start", user_name="", address="", project_id=""),
             event(1, "a.end", "create", "end", user_name="alice", address="192.0.2.1"),
@@ -152,36 +159,36 @@ def test_what_is_told_only_later_is_told() -> None:
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
-    engine = opened(f"chdb://{tmp_path_factory.mktemp('audit')}/history")
-    made = History(engine, Layout(), "r1")
-    made.migrate()
-    made.store([Prepared.of(one) for one in CAPTURED], [])
-    yield made
-    made.close()
+    engine = open_engine(f"chdb://{tmp_path_factory.mktemp('audit')}/history")
+    history = History(engine, Layout(), "r1")
+    history.migrate()
+    history.events.store([EventRow.from_event(event) for event in CAPTURED])
+    yield history
+    history.close()
 
 
-def test_a_story_is_found_by_id_by_name_and_by_request(history: History) -> None:
-    one = next(
+def test_a_subject_is_an_id_a_name_or_a_request(history: History) -> None:
+    created = next(
         event for event in CAPTURED
         if event.type == "instance.create.end" and event.user_id and event.outcome == "success"
     )  # fmt: skip
     for subject in (
-        Subject(resource=one.resource_id),
-        Subject(resource=one.resource_name),
-        Subject(user=one.user_id),
-        Subject(project=one.project_id),
-        Subject(request=one.request_id),
+        Subject(resource=created.resource_id),
+        Subject(resource=created.resource_name),
+        Subject(user=created.user_id),
+        Subject(project=created.project_id),
+        Subject(request=created.request_id),
     ):
-        found = story(history, subject, None, None)
-        assert one.id in {event.id for line in found for event in line.events}
-        assert found == sorted(found, key=lambda line: line.time)
-    assert story(history, Subject(resource="nothing has this name"), None, None) == []
-    assert story(history, Subject(resource=one.resource_id), BEGAN, None) == []
+        trail = audit_trail(history, subject, None, None)
+        assert created.id in {event.id for line in trail for event in line.events}
+        assert trail == sorted(trail, key=lambda line: line.time)
+    assert audit_trail(history, Subject(resource="nothing has this name"), None, None) == []
+    assert audit_trail(history, Subject(resource=created.resource_id), BEGAN, None) == []
 
 
-def test_designate_s_twins_are_one_line(history: History) -> None:
+def test_both_notifications_of_designate_are_one_line(history: History) -> None:
     zones = [event for event in CAPTURED if event.type == "dns.zone.create"]
-    for line in story(history, Subject(resource=zones[0].resource_id), None, None):
+    for line in audit_trail(history, Subject(resource=zones[0].resource_id), None, None):
         if line.action == "create" and line.resource_type == "zone":
             assert sorted(event.type for event in line.events) == [
                 "dns.domain.create",
@@ -191,12 +198,12 @@ def test_designate_s_twins_are_one_line(history: History) -> None:
     raise AssertionError("no creation of the zone")
 
 
-def test_periodic_reports_are_told_only_when_asked(history: History) -> None:
+def test_periodic_reports_are_included_on_demand(history: History) -> None:
     report = next(event for event in CAPTURED if event.action == "exists" and event.resource_id)
     subject = Subject(resource=report.resource_id)
-    without = story(history, subject, None, None)
+    without = audit_trail(history, subject, None, None)
     assert all(line.action != "exists" for line in without)
-    with_them = story(history, subject, None, None, periodic=True)
+    with_them = audit_trail(history, subject, None, None, with_periodic=True)
     assert any(line.action == "exists" for line in with_them)
 
 
@@ -210,20 +217,20 @@ def test_periodic_reports_are_told_only_when_asked(history: History) -> None:
         (60, timedelta(seconds=59), 1),  # before what was asked for
     ],
 )
-def test_the_start_that_names_no_resource_is_looked_for_before_its_end(
+def test_a_start_without_a_resource_is_found_before_its_end(
     history: History, seconds: int, since: timedelta | None, parts: int
 ) -> None:
     name = f"port {seconds} {since}"
     port = {"service": "neutron", "resource_type": "port", "request_id": f"req {name}"}
     ended = 3600 * 24 * 10
-    both = [
+    events = [
         event(ended - seconds, "port.create.start", "create", "start", resource_id="",
               resource_name="", id=f"start of {name}", **port),
         event(ended, "port.create.end", "create", "end", resource_id=name, id=f"end of {name}",
               **port),
     ]  # fmt: skip
-    history.store([Prepared.of(one) for one in both], [])
-    begin = both[1].time - since if since else None
-    (line,) = story(history, Subject(resource=name), begin, None)
+    history.events.store([EventRow.from_event(event) for event in events])
+    begin = events[1].time - since if since else None
+    (line,) = audit_trail(history, Subject(resource=name), begin, None)
     assert len(line.events) == parts
     assert line.duration == (seconds if parts == 2 else None)

@@ -1,4 +1,4 @@
-"""Certificates: who signed what, what for, how long, and when they are made anew."""
+"""Certificates: issuer, purpose, lifetime, and when a new one is issued."""
 
 from __future__ import annotations
 
@@ -11,17 +11,16 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from stackbus.bus.names import consumer_user
 from stackbus.expose import certificates as certs
 from stackbus.expose.certificates import Pair
 from stackbus.expose.credentials import (
     Endpoint,
     Generations,
-    hash_password,
-    is_password,
-    renewed,
-    username,
+    prepare_credentials,
 )
 from stackbus.expose.deployment import Deployment, Topic
+from stackbus.expose.kinds.user import hash_password, is_password
 from stackbus.expose.secrets import FolderStore
 
 NOW = datetime(2026, 11, 22, tzinfo=UTC)
@@ -46,7 +45,7 @@ def test_a_client_certificate_can_do_client_auth_only_and_names_its_user() -> No
     assert certs.expires(pair.certificate) == NOW + timedelta(days=30)
 
 
-def test_the_servers_certificate_names_every_host() -> None:
+def test_the_server_certificate_names_every_host() -> None:
     pair = certs.issue_server(CA, HOSTS, NOW, 30)
     names = (
         read(pair.certificate).extensions.get_extension_for_class(x509.SubjectAlternativeName).value
@@ -58,24 +57,26 @@ def test_the_servers_certificate_names_every_host() -> None:
     assert not certs.is_server_good(certs.issue_client(CA, "x", NOW, 30), CA, HOSTS, NOW, 5)
 
 
-@pytest.mark.parametrize(("days_later", "good"), [(0, True), (19, True), (21, False), (31, False)])
-def test_a_certificate_is_good_until_it_ends_soon(days_later: int, good: bool) -> None:
+@pytest.mark.parametrize(
+    ("days_later", "is_good"), [(0, True), (19, True), (21, False), (31, False)]
+)
+def test_a_certificate_is_good_until_it_expires_soon(days_later: int, is_good: bool) -> None:
     pair = certs.issue_client(CA, "u", NOW, 30)
     later = NOW + timedelta(days=days_later)
-    assert certs.is_client_good(pair, CA, "u", later, 30) is good
+    assert certs.is_client_good(pair, CA, "u", later, 30) is is_good
 
 
 def test_another_user_another_ca_and_another_key_are_not_good() -> None:
     pair = certs.issue_client(CA, "u", NOW, 30)
-    other = certs.issue_client(CA, "u", NOW, 30)
+    second = certs.issue_client(CA, "u", NOW, 30)
     assert not certs.is_client_good(pair, CA, "v", NOW, 1)
     assert not certs.is_client_good(pair, certs.new_ca(NOW), "u", NOW, 1)
-    assert not certs.is_client_good(Pair(pair.certificate, other.key), CA, "u", NOW, 1)
+    assert not certs.is_client_good(Pair(pair.certificate, second.key), CA, "u", NOW, 1)
     assert not certs.is_client_good(Pair("", ""), CA, "u", NOW, 1)
     assert not certs.is_client_good(Pair("x", "y"), CA, "u", NOW, 1)
 
 
-def test_a_renewed_ca_still_verifies_what_the_old_one_signed() -> None:
+def test_a_renewed_ca_verifies_certificates_of_the_old_one() -> None:
     pair = certs.issue_client(CA, "u", NOW, 10_000)
     later = NOW + timedelta(days=3640)
     assert not certs.is_ca_good(CA, later, 60)
@@ -84,7 +85,7 @@ def test_a_renewed_ca_still_verifies_what_the_old_one_signed() -> None:
     assert certs.is_client_good(pair, renewed_ca, "u", later, 60)
 
 
-def test_openssl_takes_the_pairs(tmp_path: Path) -> None:
+def test_openssl_loads_the_pairs(tmp_path: Path) -> None:
     for name, pair in (
         ("c", certs.issue_client(CA, "u", NOW, 30)),
         ("s", certs.issue_server(CA, HOSTS, NOW, 30)),
@@ -94,45 +95,48 @@ def test_openssl_takes_the_pairs(tmp_path: Path) -> None:
         ssl.create_default_context(cadata=CA.certificate).load_cert_chain(path)
 
 
-def test_names_of_users_fit_a_certificate_and_stay_apart() -> None:
-    assert username("siem", 3) == "siem.g3"
+def test_user_names_fit_a_certificate_and_are_unique() -> None:
+    assert consumer_user("siem", 3) == "siem.g3"
     long = ["x" * 229, "x" * 228, "x" * 227 + "y", "a." * 100 + "a"]
-    names = [username(topic, generation) for topic in long for generation in (1, 12)]
+    names = [consumer_user(topic, generation) for topic in long for generation in (1, 12)]
     assert len(set(names)) == len(names)
     assert all(len(name) <= 64 for name in names)
 
 
 def test_passwords_are_hashed_as_rabbitmq_does() -> None:
     # The example of RabbitMQ's guide "Password Hashing": salt 908D C60A, password test12.
-    known = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
-    assert is_password("test12", known)
-    assert not is_password("test13", known)
+    password_hash = "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR"
+    assert is_password("test12", password_hash)
+    assert not is_password("test13", password_hash)
     assert is_password("geheim", hash_password("geheim"))
     assert hash_password("geheim") != hash_password("geheim")
     assert not is_password("x", "no base64!")
 
 
-def test_only_what_ends_soon_is_made_anew(tmp_path: Path) -> None:
+def test_only_certificates_that_expire_soon_are_issued_again(tmp_path: Path) -> None:
     store = FolderStore(tmp_path)
-    wanted = Deployment("d", "openstack", None, (Topic("a"), Topic("b")))
+    deployment = Deployment("d", "openstack", None, (Topic("a"), Topic("b")))
     endpoint = Endpoint(("h",), 5672, 5671, "v")
 
     def credentials(
         now: datetime, days: float = 397, to: Endpoint = endpoint
     ) -> dict[str, dict[str, str]]:
-        made = renewed(
-            store, wanted, {"b": Generations(4)}, to, now, certificate_days=days, renew_days=60
+        credentials = prepare_credentials(
+            store, deployment, {"b": Generations(4)}, to, now, certificate_days=days, renew_days=60
         )
-        for secret in made.secrets():
+        for secret in credentials.secrets():
             store.write(secret)
-        return {secret.name: dict(secret.data) for secret in made.secrets()}
+        return {secret.name: dict(secret.data) for secret in credentials.secrets()}
 
-    first = credentials(NOW)
-    assert first["openstack-b-notifications"]["username"] == "b.g4"
-    assert credentials(NOW + timedelta(days=300)) == first
+    before = credentials(NOW)
+    assert before["openstack-b-notifications"]["username"] == "b.g4"
+    assert credentials(NOW + timedelta(days=300)) == before
     later = credentials(NOW + timedelta(days=340))
     changed = {
-        (name, key) for name in first for key in first[name] if first[name][key] != later[name][key]
+        (name, key)
+        for name in before
+        for key in before[name]
+        if before[name][key] != later[name][key]
     }
     assert changed == {
         ("stackbus-server", "tls.crt"),

@@ -122,9 +122,10 @@ def test_where_consumers_connect(
     found, waiting = endpoint(given_service, nodes, advertise, ("rabbit",), "v")
     assert (found.hosts, found.port_amqp, found.vhost) == (hosts, port, "v")
     assert bool(waiting) == (not hosts)
-    assert found.certified[-2:] == ("rabbit", "rabbitmq-external.openstack.svc") or hosts == (
+    assert found.certificate_names[-2:] == (
+        "rabbit",
         "rabbitmq-external.openstack.svc",
-    )
+    ) or hosts == ("rabbitmq-external.openstack.svc",)
 
 
 EXPOSED = {"siem": Generations(3), "cmdb": Generations()}

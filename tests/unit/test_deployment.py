@@ -1,4 +1,4 @@
-"""The deployment: what is accepted, and that every mistake is told with path, value and mend."""
+"""The deployment: what is valid, and each mistake with its path, its value and what to do."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackbus.errors import InputError, InvalidDeployment
-from stackbus.expose.deployment import EXTERNAL, Queue, Topic, filters, load, parse
+from stackbus.expose.deployment import EXTERNAL, Queue, Topic, binding_keys, load, parse
 
 GOOD: dict[str, Any] = {
     "apiVersion": "lcm.mirantis.com/v1alpha1",
@@ -34,23 +34,23 @@ GOOD: dict[str, Any] = {
 REMOVED = object()
 
 
-def changed(path: str, value: object) -> dict[str, Any]:
-    """Give the good document with one thing changed; ``/`` separates the path's steps."""
+def change(path: str, value: object) -> dict[str, Any]:
+    """Return the valid document with one value changed; ``/`` separates the keys of ``path``."""
     document = copy.deepcopy(GOOD)
-    here: Any = document
-    *steps, last = path.split("/")
-    for step in steps:
-        here = here[int(step)] if isinstance(here, list) else here.setdefault(step, {})
+    parent: Any = document
+    *keys, key = path.split("/")
+    for step in keys:
+        parent = parent[int(step)] if isinstance(parent, list) else parent.setdefault(step, {})
     if value is REMOVED:
-        del here[last]
+        del parent[key]
     else:
-        here[last] = value
+        parent[key] = value
     return document
 
 
 E = "spec/features/messaging/notifications/external"
 BAD: list[tuple[str, object, str, str]] = [
-    # where, what stands there, the path that is told, a word of the mend
+    # the key to change, its value, the path in the mistake, a word of what to do
     ("apiVersion", "v1", "apiVersion", "lcm.mirantis.com/v1alpha1"),
     ("apiVersion", REMOVED, "apiVersion", "lcm.mirantis.com"),
     ("kind", "Deployment", "kind", "OpenStackDeployment"),
@@ -145,14 +145,14 @@ def test_a_mistake_is_told_with_its_path_and_mend(
     where: str, value: object, path: str, mend: str
 ) -> None:
     with pytest.raises(InvalidDeployment) as refused:
-        parse(changed(where, value), "deployment.yaml")
-    told = [one for one in refused.value.mistakes if one.path == path and mend in one.mend]
-    assert told, str(refused.value)
+        parse(change(where, value), "deployment.yaml")
+    mistakes = [m for m in refused.value.mistakes if m.path == path and mend in m.remedy]
+    assert mistakes, str(refused.value)
     assert refused.value.exit_code == 2
 
 
 def test_all_mistakes_are_told_in_one_run() -> None:
-    document = changed(f"{E}/topics", ["A", "b", "b"])
+    document = change(f"{E}/topics", ["A", "b", "b"])
     document["kind"] = "x"
     document["spec"]["features"]["services"] = ["imagee"]
     document["spec"]["features"]["messaging"]["notifications"]["external"]["settings"] = {
@@ -192,11 +192,11 @@ def test_what_mosks_resource_holds_besides_is_let_through() -> None:
     ],
 )
 def test_disabled_or_absent_takes_every_topic_away(where: str, value: object) -> None:
-    assert parse(changed(where, value), "d").topics == ()
+    assert parse(change(where, value), "d").topics == ()
 
 
 def test_a_disabled_block_is_still_checked() -> None:
-    document = changed(f"{E}/topics", ["A"])
+    document = change(f"{E}/topics", ["A"])
     document["spec"]["features"]["messaging"]["notifications"]["external"]["enabled"] = False
     with pytest.raises(InvalidDeployment):
         parse(document, "d")
@@ -204,7 +204,7 @@ def test_a_disabled_block_is_still_checked() -> None:
 
 def test_the_longest_legal_name_is_accepted() -> None:
     name = "x" * 229
-    assert parse(changed(f"{E}/topics", [name]), "d").topics[0].name == name
+    assert parse(change(f"{E}/topics", [name]), "d").topics[0].name == name
 
 
 def test_settings_become_values() -> None:
@@ -216,7 +216,7 @@ def test_settings_become_values() -> None:
         "access": "read-only",
         "queue": {"type": "classic", "maxAge": "3d", "maxBytes": "1GiB"},
     }
-    topic = parse(changed(f"{E}/settings/a", settings), "d").topics[0]
+    topic = parse(change(f"{E}/settings/a", settings), "d").topics[0]
     assert topic == Topic(
         "a",
         services=("keystone", "nova"),
@@ -226,7 +226,7 @@ def test_settings_become_values() -> None:
         read_only=True,
         queue=Queue("classic", 3 * 86400, 2**30),
     )
-    assert filters(topic, None) == (
+    assert binding_keys(topic, None) == (
         "error.keystone.p1.instance.#",
         "error.nova.p1.instance.#",
         "info.keystone.p1.instance.#",
@@ -235,8 +235,8 @@ def test_settings_become_values() -> None:
 
 
 def test_without_settings_all_passes_and_with_enabled_services_only_theirs() -> None:
-    assert filters(Topic("a"), None) == ("#",)
-    assert filters(Topic("a"), ("nova",)) == ("*.nova.*.#",)
+    assert binding_keys(Topic("a"), None) == ("#",)
+    assert binding_keys(Topic("a"), ("nova",)) == ("*.nova.*.#",)
 
 
 names = st.from_regex(r"\A[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?(\.[a-z0-9]{1,5})?\Z").filter(
@@ -247,7 +247,7 @@ names = st.from_regex(r"\A[a-z0-9]([-a-z0-9]{0,8}[a-z0-9])?(\.[a-z0-9]{1,5})?\Z"
 @given(st.lists(names, unique=True, max_size=5), st.booleans())
 def test_a_deployment_written_out_is_read_back(listed: list[str], read_only: bool) -> None:
     listed = [name for name in listed if name.rpartition(".")[0] not in listed]
-    document = changed(f"{E}/topics", listed)
+    document = change(f"{E}/topics", listed)
     external = document["spec"]["features"]["messaging"]["notifications"]["external"]
     external["settings"] = {
         name: {"access": "read-only" if read_only else "own", "queue": {"maxAge": "2h"}}
@@ -265,7 +265,7 @@ def test_a_deployment_written_out_is_read_back(listed: list[str], read_only: boo
 )
 def test_anything_at_all_under_external_is_read_or_refused(value: object) -> None:
     try:
-        parse(changed(E, value), "d")
+        parse(change(E, value), "d")
     except InvalidDeployment as refused:
         assert all(mistake.path.startswith(EXTERNAL) for mistake in refused.mistakes)
 
@@ -277,7 +277,7 @@ FILES: list[tuple[bytes, str]] = [
     (b"a: \x00b", "special characters"),
     (b"a: [1, 2", "line 1"),
     (b"a: b: c", "line 1"),
-    (b"a: 1\na: 2\n", "stands twice"),
+    (b"a: 1\na: 2\n", "occurs twice"),
     (b"!!python/object/apply:os.system ['touch /tmp/owned']", "python/object"),
     (b"a: !!python/name:os.system", "python/name"),
     (b"a: 1\n---\nb: 2\n", "2 documents"),
@@ -291,15 +291,15 @@ FILES: list[tuple[bytes, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("content", "told"), FILES)
-def test_a_file_that_is_no_deployment_is_refused_in_a_sentence(
-    tmp_path: Path, content: bytes, told: str
+@pytest.mark.parametrize(("content", "reason"), FILES)
+def test_a_file_that_is_not_a_deployment_is_refused_in_a_sentence(
+    tmp_path: Path, content: bytes, reason: str
 ) -> None:
     path = tmp_path / "deployment.yaml"
     path.write_bytes(content)
     with pytest.raises(InputError, match=r"deployment\.yaml") as refused:
         load(path)
-    assert told in str(refused.value)
+    assert reason in str(refused.value)
     assert str(path) in str(refused.value)
 
 

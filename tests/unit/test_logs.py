@@ -1,4 +1,4 @@
-"""What libraries log comes out whole, in one line for machines, and shows no local variable."""
+"""Log records of libraries are complete, one JSON line each for machines, without local variables."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from stackbus import logs
 
 
 @pytest.mark.parametrize("as_json", [True, False])
-def test_a_librarys_traceback_shows_no_local_variable(
+def test_the_traceback_of_a_library_shows_no_local_variable(
     capsys: pytest.CaptureFixture[str], *, as_json: bool
 ) -> None:
     logs.configure_libraries(json=as_json, quiet=("talkative",))
@@ -24,12 +24,12 @@ def test_a_librarys_traceback_shows_no_local_variable(
         logging.getLogger("talkative").info("not this")
     finally:
         logging.basicConfig(handlers=[], force=True)
-    told = capsys.readouterr().err
-    assert "it went wrong: here" in told
-    assert "no number: 21" in told
-    assert "hunter2-in" not in told.replace('password = "hunter2-in-a-variable"', "")
-    assert "not this" not in told
-    assert "Logging error" not in told
+    output = capsys.readouterr().err
+    assert "it went wrong: here" in output
+    assert "no number: 21" in output
+    assert "hunter2-in" not in output.replace('password = "hunter2-in-a-variable"', "")
+    assert "not this" not in output
+    assert "Logging error" not in output
     if as_json:
-        (line,) = told.splitlines()
+        (line,) = output.splitlines()
         assert json.loads(line)["level"] == "error"

@@ -1,4 +1,4 @@
-"""Scrubbing: no planted secret survives at any depth, and what is no secret stays as it is."""
+"""Scrubbing: no planted secret survives at any depth, and everything else stays as it is."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ JWT = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2lnbmF0dXJl"
 PEM = "-----BEGIN EC PRIVATE KEY-----\nMHcCAQEE\n-----END EC PRIVATE KEY-----"
 CANARY = "canary-5f1c"
 
-TELLING = [
+SENSITIVE = [
     "password", "admin_password", "adminPass", "AdminPassword", "ipmi_password", "passwd",
     "passphrase", "token", "auth_token", "X-Auth-Token", "x_subject_token", "tokens", "secret",
     "client_secret", "aws_secret_access_key", "private_key", "privateKey", "private-key",
@@ -50,39 +50,37 @@ def notification(payload: object, event_type: str = "instance.update") -> bytes:
     return json.dumps({"oslo.version": "2.0", "oslo.message": json.dumps(message)}).encode()
 
 
-def scrubbed(
-    payload: object, event_type: str = "instance.update"
-) -> tuple[object, tuple[str, ...]]:
-    found = SCRUBBER.scrub(notification(payload, event_type), event_type)
-    return json.loads(bytes(decode(found.body).payload)), found.paths
+def scrub(payload: object, event_type: str = "instance.update") -> tuple[object, tuple[str, ...]]:
+    result = SCRUBBER.scrub(notification(payload, event_type), event_type)
+    return json.loads(bytes(decode(result.body).payload)), result.paths
 
 
-@pytest.mark.parametrize("name", TELLING)
-def test_a_value_under_a_telling_name_is_masked(name: str) -> None:
-    payload, paths = scrubbed({"server": {name: CANARY, "id": "1"}})
+@pytest.mark.parametrize("name", SENSITIVE)
+def test_a_value_under_a_sensitive_name_is_masked(name: str) -> None:
+    payload, paths = scrub({"server": {name: CANARY, "id": "1"}})
     assert payload == {"server": {name: MASK, "id": "1"}}
     assert paths == (f"payload.server.{name}",)
 
 
-@pytest.mark.parametrize("name", TELLING)
+@pytest.mark.parametrize("name", SENSITIVE)
 @pytest.mark.parametrize("value", [CANARY, 12345678, 1.5, [CANARY], {"x": CANARY}])
-def test_whatever_its_type(name: str, value: object) -> None:
-    assert scrubbed({name: value})[0] == {name: MASK}
+def test_a_value_of_any_type_is_masked(name: str, value: object) -> None:
+    assert scrub({name: value})[0] == {name: MASK}
 
 
 @pytest.mark.parametrize("name", LOOK_ALIKE)
-def test_what_only_looks_alike_is_left(name: str) -> None:
+def test_a_name_that_only_looks_sensitive_is_left(name: str) -> None:
     body = notification({name: CANARY, "deep": [{name: CANARY}]})
     assert SCRUBBER.scrub(body, "instance.update").body == body
 
 
-@pytest.mark.parametrize("name", TELLING)
+@pytest.mark.parametrize("name", SENSITIVE)
 @pytest.mark.parametrize("value", [None, True, False, "", [], {}, "***"])
-def test_what_holds_nothing_passes_byte_for_byte(name: str, value: object) -> None:
+def test_an_empty_value_passes_byte_for_byte(name: str, value: object) -> None:
     body = notification({name: value})
-    found = SCRUBBER.scrub(body, "instance.update")
-    assert found.body is body
-    assert found.paths == ()
+    result = SCRUBBER.scrub(body, "instance.update")
+    assert result.body is body
+    assert result.paths == ()
 
 
 SHAPES = [
@@ -104,10 +102,10 @@ SHAPES = [
 
 
 @pytest.mark.parametrize(("value", "masked"), SHAPES)
-def test_a_telling_shape_is_masked_wherever_it_stands(value: str, masked: str) -> None:
-    assert scrubbed({"note": value})[0] == {"note": masked}
-    assert scrubbed(value)[0] == masked
-    assert scrubbed([{"a": [value]}])[0] == [{"a": [masked]}]
+def test_a_secret_pattern_is_masked_in_any_string(value: str, masked: str) -> None:
+    assert scrub({"note": value})[0] == {"note": masked}
+    assert scrub(value)[0] == masked
+    assert scrub([{"a": [value]}])[0] == [{"a": [masked]}]
 
 
 @pytest.mark.parametrize(
@@ -127,28 +125,28 @@ def test_a_telling_shape_is_masked_wherever_it_stands(value: str, masked: str) -
         "eyjafjallajokull.example.org.is",
     ],
 )
-def test_what_only_looks_like_a_shape_is_left(value: str) -> None:
+def test_text_that_only_resembles_a_pattern_is_left(value: str) -> None:
     body = notification({"note": value})
     assert SCRUBBER.scrub(body, "x").body == body
 
 
 def test_secrets_in_json_inside_strings_are_found() -> None:
     inner = json.dumps({"a": [json.dumps({"password": CANARY, "id": 1})]})
-    payload, paths = scrubbed({"blob": inner})
+    payload, paths = scrub({"blob": inner})
     assert isinstance(payload, dict)
     assert json.loads(json.loads(payload["blob"])["a"][0]) == {"password": MASK, "id": 1}
     assert paths == ("payload.blob.a[0].password",)
 
 
-def test_pairs_written_as_objects_are_read() -> None:
-    payload, paths = scrubbed({"metadata": [{"key": "db_password", "value": CANARY}]})
+def test_a_pair_written_as_an_object_is_recognised() -> None:
+    payload, paths = scrub({"metadata": [{"key": "db_password", "value": CANARY}]})
     assert payload == {"metadata": [{"key": "db_password", "value": MASK}]}
     assert paths == ("payload.metadata[0].value",)
 
 
-def test_designates_transfer_key_is_secret_in_its_events_alone() -> None:
-    assert scrubbed({"key": "ABCDEFGH"}, "dns.zone_transfer_request.create")[0] == {"key": MASK}
-    assert scrubbed({"key": "ABCDEFGH"}, "dns.zone.create")[0] == {"key": "ABCDEFGH"}
+def test_designates_transfer_key_is_secret_in_its_events_only() -> None:
+    assert scrub({"key": "ABCDEFGH"}, "dns.zone_transfer_request.create")[0] == {"key": MASK}
+    assert scrub({"key": "ABCDEFGH"}, "dns.zone.create")[0] == {"key": "ABCDEFGH"}
 
 
 @pytest.mark.parametrize(
@@ -161,31 +159,31 @@ def test_designates_transfer_key_is_secret_in_its_events_alone() -> None:
         '{"x": "rabbit://u:can\\u00e1ry-5f1c@h"}',
     ],
 )
-def test_escapes_hide_nothing(text: str) -> None:
+def test_escapes_do_not_hide_a_secret(text: str) -> None:
     body = notification("PLACE").replace(b'\\"PLACE\\"', json.dumps(text)[1:-1].encode())
-    found = SCRUBBER.scrub(body, "x")
-    assert b"canary" not in found.body
-    assert b"AAAABn" not in found.body
-    assert found.paths
+    result = SCRUBBER.scrub(body, "x")
+    assert b"canary" not in result.body
+    assert b"AAAABn" not in result.body
+    assert result.paths
 
 
-def test_a_key_that_stands_twice_is_not_guessed_at() -> None:
+def test_a_body_with_a_key_twice_is_unreadable() -> None:
     body = b'{"event_type": "x", "payload": {"password": "canary", "password": "***"}}'
     with pytest.raises(Unreadable):
         SCRUBBER.scrub(body, "x")
 
 
-def test_what_is_too_deep_to_search_is_not_let_through() -> None:
+def test_a_body_that_is_nested_too_deep_is_unreadable() -> None:
     body = b'{"password": ' + b"[" * 100_000 + b"]" * 100_000 + b"}"
     with pytest.raises(Unreadable):
         SCRUBBER.scrub(body, "x")
 
 
 def test_the_lists_can_be_extended() -> None:
-    extended = Scrubber(names=["Licence-Key"], shapes=[r"SN-\d{4}"])
+    extended = Scrubber(names=["Licence-Key"], patterns=[r"SN-\d{4}"])
     body = notification({"licence_key": "L", "note": "serial SN-1234", "id": "1"})
-    found = extended.scrub(body, "x")
-    assert json.loads(bytes(decode(found.body).payload)) == {
+    result = extended.scrub(body, "x")
+    assert json.loads(bytes(decode(result.body).payload)) == {
         "licence_key": MASK,
         "note": f"serial {MASK}",
         "id": "1",
@@ -211,12 +209,12 @@ trees = st.recursive(
     max_leaves=25,
 )
 steps = st.lists(st.sampled_from(["object", "list", "text"]), max_size=6)
-secrets = st.sampled_from(TELLING).map(lambda name: {name: CANARY}) | st.sampled_from(
+secrets = st.sampled_from(SENSITIVE).map(lambda name: {name: CANARY}) | st.sampled_from(
     [FERNET, JWT, PEM, f"amqp://u:{CANARY}@h"]
 )
 
 
-def planted(secret: object, path: list[str], beside: object) -> object:
+def plant(secret: object, path: list[str], beside: object) -> object:
     for step in path:
         if step == "object":
             secret = {"beside": beside, "inner": secret}
@@ -231,34 +229,34 @@ def planted(secret: object, path: list[str], beside: object) -> object:
 @given(trees, steps, secrets)
 @example(None, [], {"token": CANARY})
 def test_a_planted_secret_never_survives(beside: object, path: list[str], secret: object) -> None:
-    body = notification({"tree": beside, "planted": planted(secret, path, beside)})
-    found = SCRUBBER.scrub(body, "instance.update")
+    body = notification({"tree": beside, "planted": plant(secret, path, beside)})
+    result = SCRUBBER.scrub(body, "instance.update")
     for part in (CANARY, FERNET, JWT, "MHcCAQEE"):
-        assert part.encode() not in found.body
-    assert found.paths
+        assert part.encode() not in result.body
+    assert result.paths
     assert SCRUBBER.is_clear(body) is False
 
 
 @settings(max_examples=400, deadline=None)
 @given(trees)
-def test_what_holds_no_secret_is_unchanged(tree: object) -> None:
+def test_a_body_without_secrets_is_unchanged(tree: object) -> None:
     body = notification({"tree": tree})
     assert SCRUBBER.scrub(body, "instance.update").body == body
 
 
 @settings(max_examples=200, deadline=None)
-@given(trees, st.sampled_from(TELLING))
+@given(trees, st.sampled_from(SENSITIVE))
 def test_only_the_secret_is_changed(tree: object, name: str) -> None:
-    payload, _ = scrubbed({"tree": tree, name: CANARY})
+    payload, _ = scrub({"tree": tree, name: CANARY})
     assert payload == {"tree": tree, name: MASK}
 
 
 @settings(max_examples=300, deadline=None)
-@given(trees, steps, st.sampled_from(TELLING + LOOK_ALIKE), harmless_values)
-def test_the_look_never_clears_what_the_walk_would_change(
+@given(trees, steps, st.sampled_from(SENSITIVE + LOOK_ALIKE), harmless_values)
+def test_the_check_never_clears_a_body_that_the_walk_would_change(
     beside: object, path: list[str], name: str, value: object
 ) -> None:
-    body = notification(planted({name: value}, path, beside))
+    body = notification(plant({name: value}, path, beside))
     if SCRUBBER.is_clear(body):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(Scrubber, "is_clear", lambda *_: False)
@@ -290,24 +288,26 @@ LEAKS = {
 
 
 @pytest.mark.parametrize(
-    "captured", golden(), ids=lambda one: f"{one.service}-{one.message()['event_type']}"
+    "captured",
+    golden(),
+    ids=lambda captured: f"{captured.service}-{captured.message()['event_type']}",
 )
-def test_of_captured_notifications_the_known_leaks_go_and_nothing_else(captured: Captured) -> None:
+def test_only_the_known_leaks_of_captured_notifications_are_masked(captured: Captured) -> None:
     event_type = str(captured.message()["event_type"])
-    found = SCRUBBER.scrub(captured.body, event_type)
+    result = SCRUBBER.scrub(captured.body, event_type)
     leaks = set() if captured.routing_key.startswith("versioned") else LEAKS.get(event_type, set())
-    assert set(found.paths) == leaks
-    if not found.paths:
-        assert found.body is captured.body
+    assert set(result.paths) == leaks
+    if not result.paths:
+        assert result.body is captured.body
         return
-    before, after = captured.message(), json.loads(json.loads(found.body)["oslo.message"])
-    for path in found.paths:
-        *steps, last = path.split(".")
+    before, after = captured.message(), json.loads(json.loads(result.body)["oslo.message"])
+    for path in result.paths:
+        *parents, field = path.split(".")
         old, new = before, after
-        for step in steps:
-            old, new = old[step], new[step]  # type: ignore[assignment]
-        assert new.pop(last) == MASK
-        assert re.search(r"\w{8}", str(old.pop(last)))
+        for parent in parents:
+            old, new = old[parent], new[parent]  # type: ignore[assignment]
+        assert new.pop(field) == MASK
+        assert re.search(r"\w{8}", str(old.pop(field)))
     assert after == before
 
 
@@ -329,8 +329,8 @@ CANARY = "c4n4ry-Zx3q"
         f'["token", {{"token": "{CANARY}"}}',
     ],
 )
-def test_what_is_not_whole_keeps_no_secret_under_a_telling_name(data: str) -> None:
-    masked = SCRUBBER.without_secrets(data.encode())
+def test_truncated_data_keeps_no_secret_under_a_sensitive_name(data: str) -> None:
+    masked = SCRUBBER.mask_secrets(data.encode())
     assert CANARY.encode() not in masked
     assert MASK.encode() in masked
 
@@ -345,24 +345,24 @@ def test_what_is_not_whole_keeps_no_secret_under_a_telling_name(data: str) -> No
         b"[" * 5000,
     ],
 )
-def test_what_holds_no_secret_stays_byte_for_byte(data: bytes) -> None:
-    assert SCRUBBER.without_secrets(data) == data
+def test_data_without_secrets_stays_byte_for_byte(data: bytes) -> None:
+    assert SCRUBBER.mask_secrets(data) == data
 
 
-def test_a_shape_is_masked_between_any_bytes() -> None:
+def test_a_pattern_is_masked_between_any_bytes() -> None:
     data = b"\xff\x00" + FERNET.encode() + b"\x00\xfe"
-    assert SCRUBBER.without_secrets(data) == b"\xff\x00***\x00\xfe"
+    assert SCRUBBER.mask_secrets(data) == b"\xff\x00***\x00\xfe"
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.binary(max_size=300))
 def test_any_bytes_are_searched_without_an_error(data: bytes) -> None:
-    SCRUBBER.without_secrets(data)
+    SCRUBBER.mask_secrets(data)
 
 
 @pytest.mark.parametrize("value", ['"}' + CANARY, '",' + CANARY, '"]' + CANARY, '\\"},' + CANARY])
 @pytest.mark.parametrize("depth", [0, 1, 2])
-def test_a_secret_that_begins_with_a_quote_is_no_empty_text(value: str, depth: int) -> None:
+def test_a_secret_that_begins_with_a_quote_is_not_an_empty_string(value: str, depth: int) -> None:
     payload: object = {"password": value, "x": 1}
     for _ in range(depth):
         payload = {"inner": json.dumps(payload)}

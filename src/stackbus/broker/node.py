@@ -1,9 +1,8 @@
-"""A private RabbitMQ node, from the system's package, in a folder of its own.
+"""A private RabbitMQ node, run from the system's package in a folder of its own.
 
-Called by ``wiring.py``: ``prepare`` writes the node's files once and the same again later,
-``command`` says what to run, and ``broker/supervisor.py`` runs it. Everything the node has is in
-its folder: configuration, cookie, data, logs. Its name, cookie, ports and port mapper are its own,
-so that no other RabbitMQ on the machine notices it.
+``prepare`` writes the node's files; ``broker/supervisor.py`` then runs ``command``. Configuration,
+cookie, data and logs are in the node's folder, and its name, ports and Erlang port mapper are its
+own, so another RabbitMQ on the same machine is not affected.
 """
 
 from __future__ import annotations
@@ -18,14 +17,15 @@ from dataclasses import asdict, dataclass
 from hashlib import sha256
 from pathlib import Path
 
-from stackbus.errors import StackbusError
+from stackbus.bus.rabbitmq_conf import RABBITMQ_CONF
+from stackbus.errors import PortTaken, StackbusError
 from stackbus.files import write_private
 
 ADMINISTRATOR = "stackbus-admin"
 LOOPBACK = "127.0.0.1"
 
-_PORTS = range(20_000, 32_768)
-"""Below the range from which Linux draws clients' ports, any of which may be taken at a start."""
+PORTS = range(20_000, 32_768)
+"""Below the range of Linux's ephemeral ports, which clients may hold when the node starts."""
 
 _PLUGINS = (
     "rabbitmq_management",
@@ -38,7 +38,7 @@ _MAX_MESSAGE = 128 * 1024**2
 
 @dataclass(frozen=True, slots=True)
 class Ports:
-    """Every port of the node; ``epmd`` is its own Erlang port mapper's."""
+    """Every port of the node, and of its Erlang port mapper (``epmd``)."""
 
     amqp: int
     amqps: int
@@ -51,7 +51,7 @@ class Ports:
 
 @dataclass(frozen=True, slots=True)
 class Description:
-    """What the node is and how to reach it; kept in ``<state>/broker.json``, mode 0600."""
+    """The node's name, addresses and administrator, stored in ``<state>/broker.json`` (0600)."""
 
     node: str
     listen: str
@@ -64,16 +64,16 @@ class Description:
 
     @property
     def management_url(self) -> str:
-        """Give the management API's URL."""
+        """The URL of the management API."""
         return f"http://{LOOPBACK}:{self.ports.management}"
 
     @property
     def amqp_host(self) -> str:
-        """Tell where processes on this machine connect."""
+        """The address to which processes on this machine connect."""
         return LOOPBACK if self.listen in ("0.0.0.0", LOOPBACK, "localhost") else self.listen  # noqa: S104
 
     def to_json(self) -> dict[str, object]:
-        """Give what ``broker.json`` and ``stackbus status -o json`` hold."""
+        """Return the content of ``broker.json``, which ``stackbus status -o json`` prints too."""
         return {
             "node": self.node,
             "management_url": self.management_url,
@@ -91,8 +91,8 @@ class Description:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
-    """What the administrator wants of the node at this start; None: as it was, or the default."""
+class NodeOptions:
+    """The administrator's options for this start. None: as at the last start, or the default."""
 
     listen: str | None = None
     port_amqp: int | None = None
@@ -103,20 +103,24 @@ class Wish:
 class Node:
     """The node whose files are in ``<state>/broker``."""
 
-    def __init__(self, state: Path, server: Path) -> None:
-        """Take the node of ``state``; ``server`` is the ``rabbitmq-server`` program to run."""
+    def __init__(self, state: Path, server: Path, ports: range = PORTS) -> None:
+        """Use the folder ``state``; ``server`` is the ``rabbitmq-server`` program to run.
+
+        A new node chooses its ports from ``ports``.
+        """
         self._state = state
         self._home = state / "broker"
         self._server = server
+        self._ports = ports
         self.log = self._home / "log" / "rabbitmq.log"
 
     @property
     def tls(self) -> Path:
-        """Give the folder of the PEM files that the node reads: ca.pem, server.pem, server.key."""
+        """The folder of the node's PEM files: ca.pem, server.pem, server.key."""
         return self._state / "tls"
 
-    def described(self) -> Description | None:
-        """Read ``broker.json``; None if there never was a node here."""
+    def read_description(self) -> Description | None:
+        """Read ``broker.json``; None if this folder never had a node."""
         path = self._state / "broker.json"
         try:
             value = json.loads(path.read_text("utf-8"))
@@ -134,27 +138,29 @@ class Node:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise StackbusError(
-                f"{path}: not as stackbus wrote it ({type(error).__name__}); restore it from a "
-                "backup of the state folder"
+                f"{path}: the file is damaged ({type(error).__name__}): restore it from a backup "
+                "of the state folder"
             ) from error
 
-    def prepare(self, wish: Wish, inner_vhost: str, outer_vhost: str) -> Description:
-        """Decide on name, ports and password, once, and write the node's files.
+    def prepare(self, options: NodeOptions, inner_vhost: str, outer_vhost: str) -> Description:
+        """Choose name, ports and password at the first start, and write the node's files.
 
-        Raises StackbusError if RabbitMQ is missing, or a port that was asked for or used before
-        is taken.
+        Raises StackbusError if RabbitMQ is not installed, and PortTaken if another process uses a
+        port that was given or used before.
         """
         self._check_server()
-        before = self.described()
-        listen = wish.listen or (before.listen if before else LOOPBACK)
-        ports = _chosen(before.ports if before else None, wish, listen)
-        kept_hosts = before.hosts if before and wish.listen in (None, before.listen) else None
+        previous = self.read_description()
+        listen = options.listen or (previous.listen if previous else LOOPBACK)
+        ports = _choose_ports(previous.ports if previous else None, options, listen, self._ports)
+        hosts = options.advertise
+        if not hosts and previous and listen == previous.listen:
+            hosts = previous.hosts
         description = Description(
-            node=before.node if before else _node_name(self._state),
+            node=previous.node if previous else _node_name(self._state),
             listen=listen,
-            hosts=wish.advertise or kept_hosts or (_advertised(listen),),
+            hosts=hosts or (_advertised_host(listen),),
             username=ADMINISTRATOR,
-            password=before.password if before else secrets.token_urlsafe(32),
+            password=previous.password if previous else secrets.token_urlsafe(32),
             inner_vhost=inner_vhost,
             outer_vhost=outer_vhost,
             ports=ports,
@@ -173,18 +179,18 @@ class Node:
         return description
 
     def command(self) -> list[str]:
-        """Give the command that is the node, in the foreground."""
+        """Return the command that runs the node in the foreground."""
         return [str(self._server)]
 
     def port_mapper_command(self, description: Description) -> list[str]:
-        """Give the command of the node's own Erlang port mapper, in the foreground."""
+        """Return the command that runs the node's Erlang port mapper in the foreground."""
         return ["epmd", "-port", str(description.ports.epmd), "-address", LOOPBACK]
 
     def environment(self, description: Description) -> Mapping[str, str]:
-        """Give the whole environment of the node's processes.
+        """Return the whole environment of the node's processes.
 
-        Every place from which RabbitMQ would read the machine's own configuration is named, so
-        that what is in ``/etc/rabbitmq`` for another node does not apply here.
+        It names every file that RabbitMQ would otherwise read from ``/etc/rabbitmq``, where the
+        configuration of another node may be.
         """
         home = str(self._home)
         return {
@@ -202,59 +208,49 @@ class Node:
             "RABBITMQ_MNESIA_BASE": f"{home}/data",
             "RABBITMQ_LOG_BASE": f"{home}/log",
             "RABBITMQ_DIST_PORT": str(description.ports.distribution),
-            # In the foreground, in place of the script: the process started is the node itself.
+            # The script is replaced by the node, so the process that was started is the node.
             "RABBITMQ_ALLOW_INPUT": "true",
             "RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS": (
                 "-noinput -kernel inet_dist_use_interface {127,0,0,1}"
-                # Quorum queues tell their counts each second instead of each fifth.
+                # Quorum queues publish their counts every second instead of every five.
                 " -rabbit quorum_tick_interval 1000"
             ),
         }
 
     def _configuration(self, description: Description) -> str:
         ports, tls = description.ports, self.tls
-        return "\n".join(
-            (
-                "# Written by stackbus at each start: changes made here are lost.",
-                f"listeners.tcp.1 = {description.listen}:{ports.amqp}",
-                f"listeners.ssl.1 = {description.listen}:{ports.amqps}",
-                f"ssl_options.cacertfile = {tls}/ca.pem",
-                f"ssl_options.certfile = {tls}/server.pem",
-                f"ssl_options.keyfile = {tls}/server.key",
-                "ssl_options.verify = verify_peer",
-                "ssl_options.fail_if_no_peer_cert = false",
-                "ssl_options.versions.1 = tlsv1.3",
-                "ssl_options.versions.2 = tlsv1.2",
-                "ssl_cert_login_from = common_name",
-                "auth_mechanisms.1 = PLAIN",
-                "auth_mechanisms.2 = AMQPLAIN",
-                "auth_mechanisms.3 = EXTERNAL",
-                f"management.tcp.ip = {LOOPBACK}",
-                f"management.tcp.port = {ports.management}",
-                f"stream.listeners.tcp.1 = {LOOPBACK}:{ports.stream}",
-                f"prometheus.tcp.ip = {LOOPBACK}",
-                f"prometheus.tcp.port = {ports.prometheus}",
-                # The first start makes this user instead of guest.
-                f"default_user = {description.username}",
-                f"default_pass = {description.password}",
-                "default_user_tags.administrator = true",
-                "default_vhost = /",
-                # Counts that are a second old instead of five: people watch them.
-                "collect_statistics_interval = 1000",
-                f"max_message_size = {_MAX_MESSAGE}",
-                "raft.wal_max_size_bytes = 134217728",
-                "log.file = rabbitmq.log",
-                "log.file.level = info",
-                "log.console = false",
-                "",
-            )
-        )
+        return f"""\
+# Written by stackbus at each start: do not edit.
+listeners.tcp.1 = {description.listen}:{ports.amqp}
+listeners.ssl.1 = {description.listen}:{ports.amqps}
+ssl_options.cacertfile = {tls}/ca.pem
+ssl_options.certfile = {tls}/server.pem
+ssl_options.keyfile = {tls}/server.key
+{RABBITMQ_CONF}\
+management.tcp.ip = {LOOPBACK}
+management.tcp.port = {ports.management}
+stream.listeners.tcp.1 = {LOOPBACK}:{ports.stream}
+prometheus.tcp.ip = {LOOPBACK}
+prometheus.tcp.port = {ports.prometheus}
+# The first start creates this user instead of guest.
+default_user = {description.username}
+default_pass = {description.password}
+default_user_tags.administrator = true
+default_vhost = /
+# Counts are one second old instead of five: people watch them.
+collect_statistics_interval = 1000
+max_message_size = {_MAX_MESSAGE}
+raft.wal_max_size_bytes = 134217728
+log.file = rabbitmq.log
+log.file.level = info
+log.console = false
+"""
 
     def _check_server(self) -> None:
         if not os.access(self._server, os.X_OK) or shutil.which("epmd") is None:
             raise StackbusError(
                 f"RabbitMQ is not installed ({self._server} is missing): apt-get install "
-                "rabbitmq-server, or say where it is with STACKBUS_RABBITMQ_SERVER"
+                "rabbitmq-server, or set STACKBUS_RABBITMQ_SERVER to its path"
             )
 
 
@@ -262,33 +258,34 @@ def _node_name(state: Path) -> str:
     return f"stackbus-{sha256(str(state.resolve()).encode()).hexdigest()[:10]}@localhost"
 
 
-def _advertised(listen: str) -> str:
+def _advertised_host(listen: str) -> str:
     return socket.getfqdn() if listen in ("0.0.0.0", "::") else listen  # noqa: S104
 
 
-def _chosen(before: Ports | None, wish: Wish, listen: str) -> Ports:
-    """Take the ports asked for, else those of the last start, else free ones."""
+def _choose_ports(
+    previous: Ports | None, options: NodeOptions, listen: str, within: range
+) -> Ports:
+    """Choose the given ports, else those of the last start, else free ones."""
+    given = {"amqp": options.port_amqp, "amqps": options.port_amqps}
     taken: set[int] = set()
-    wanted = {"amqp": wish.port_amqp, "amqps": wish.port_amqps}
     ports = {}
     for name in Ports.__dataclass_fields__:
-        host = listen if name in wanted else LOOPBACK
-        known = wanted.get(name) or (getattr(before, name) if before else None)
-        if known is not None:
-            if not is_free(host, known) or known in taken:
-                raise StackbusError(
-                    f"port {known} ({name}) on {host} is taken by another process: stop that, or "
-                    "choose another with --port-amqp or --port-amqp-tls"
-                )
-            ports[name] = known
-        else:
-            ports[name] = free_port(host, taken)
-        taken.add(ports[name])
+        host = listen if name in given else LOOPBACK
+        port = given.get(name) or (getattr(previous, name) if previous else None)
+        if port is None:
+            port = free_port(host, taken, within)
+        elif port in taken or not is_free(host, port):
+            raise PortTaken(
+                f"port {port} ({name}) on {host} is in use: stop the process that uses it, or "
+                "choose another port with --port-amqp or --port-amqp-tls"
+            )
+        ports[name] = port
+        taken.add(port)
     return Ports(**ports)
 
 
-def free_port(host: str, taken: set[int], within: range = _PORTS) -> int:
-    """Draw a free port on ``host``, not in ``taken``."""
+def free_port(host: str, taken: set[int], within: range = PORTS) -> int:
+    """Return a random free port on ``host`` that is not in ``taken``."""
     for _ in range(1000):
         port = secrets.choice(within)
         if port not in taken and is_free(host, port):
@@ -297,7 +294,7 @@ def free_port(host: str, taken: set[int], within: range = _PORTS) -> int:
 
 
 def is_free(host: str, port: int) -> bool:
-    """Tell whether nobody listens on ``port``."""
+    """Return whether no process listens on ``port``."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

@@ -1,32 +1,34 @@
-"""Keep a few child processes running until told to stop.
+"""Keep child processes running until a stop is requested.
 
-Called by ``wiring.py`` for ``stackbus up``: the node's port mapper, the node, the relay. A child
-that ends is started again, after a pause that grows; the children end with this process, even if
-it is killed. Stopping goes in the opposite order, each child by its own process id.
+``stackbus up`` runs the node's port mapper, the node, the relay and a recorder with it. A child
+that ends is started again after a pause, which doubles with each failure. The children end with
+this process, even if it is killed. They are stopped in reverse order, each by its process id.
 """
 
 from __future__ import annotations
 
-import ctypes
+import os
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import structlog
 
-_PR_SET_PDEATHSIG = 1  # prctl(2)
-_LONGEST_PAUSE = 15.0  # seconds
-_LIBC = ctypes.CDLL(None, use_errno=True)
+from stackbus.processes import end_with_parent
+
+_MIN_PAUSE, _MAX_PAUSE = 0.5, 15.0  # seconds
+_STABLE_AFTER = 2 * _MAX_PAUSE  # seconds after which a child's earlier failures do not count
 
 log = structlog.get_logger()
 
 
 @dataclass(slots=True)
 class Child:
-    """One process to keep: its command line holds no secret, its environment may."""
+    """One process to keep running. Its command line holds no secret, its environment may."""
 
     name: str
     command: list[str]
@@ -35,12 +37,12 @@ class Child:
     folder: Path
     stop_seconds: float = 60.0
     process: subprocess.Popen[bytes] | None = field(default=None, repr=False)
-    failures: int = 0
-    started: float = 0.0
-    next_start: float = 0.0
+    started_at: float = 0.0
+    pause: float = _MIN_PAUSE
+    restart_at: float | None = None
 
     def start(self) -> None:
-        """Start the process; what it prints goes to the end of its log."""
+        """Start the process, with its output appended to its log."""
         self.output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         with self.output.open("ab") as output:
             self.process = subprocess.Popen(  # noqa: S603 -- our own command
@@ -50,14 +52,21 @@ class Child:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
-                start_new_session=True,  # Ctrl-C is for us; we end the children in order
-                preexec_fn=_end_with_parent,  # noqa: PLW1509 -- we have one thread
+                start_new_session=True,  # Ctrl-C stops this process, which stops them in order
+                preexec_fn=partial(  # noqa: PLW1509 -- this process has one thread
+                    end_with_parent, os.getpid(), signal.SIGTERM
+                ),
             )
-        self.started = time.monotonic()
+        self.started_at = time.monotonic()
+        self.restart_at = None
         log.info("child.started", child=self.name, pid=self.process.pid)
 
+    def has_ended(self) -> bool:
+        """Return whether the process was started and has ended."""
+        return self.process is not None and self.process.poll() is not None
+
     def stop(self) -> None:
-        """Ask the process to end, and end it if it does not."""
+        """End the process: SIGTERM, and SIGKILL after ``stop_seconds``."""
         if self.process is None or self.process.poll() is not None:
             return
         self.process.terminate()
@@ -70,7 +79,7 @@ class Child:
         log.info("child.stopped", child=self.name)
 
     def last_lines(self, count: int = 12) -> str:
-        """Give the end of what the process printed, for an error's text."""
+        """Return the last lines of the process's output, for the text of an error."""
         try:
             with self.output.open("rb") as file:
                 file.seek(max(0, self.output.stat().st_size - 8192))
@@ -81,15 +90,14 @@ class Child:
 
 
 class Supervisor:
-    """The children, in the order in which they start."""
+    """The children, in the order in which they were started."""
 
     def __init__(self) -> None:
-        """Begin with no child; ``stop`` is asked for by SIGTERM, SIGINT and SIGHUP."""
         self._children: list[Child] = []
         self.stopping = False
 
     def catch_signals(self) -> None:
-        """Take SIGTERM, SIGINT and SIGHUP as the wish to stop."""
+        """Stop at SIGTERM, SIGINT and SIGHUP."""
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, lambda *_: setattr(self, "stopping", True))
 
@@ -99,28 +107,18 @@ class Supervisor:
         child.start()
 
     def watch(self) -> None:
-        """Start again what has ended; called over and over."""
+        """Restart each child that has ended and whose pause is over; called repeatedly."""
         now = time.monotonic()
         for child in self._children:
-            if child.process is None or child.process.poll() is None:
+            if not child.has_ended():
                 continue
-            if child.next_start <= child.started:
-                # It has just ended. One that ran for a while starts at once.
-                ran = now - child.started
-                child.failures = 0 if ran > 2 * _LONGEST_PAUSE else child.failures + 1
-                pause = min(_LONGEST_PAUSE, 0.5 * 2 ** min(child.failures, 8))
-                child.next_start = now + pause
-                log.warning(
-                    "child.ended",
-                    child=child.name,
-                    code=child.process.returncode,
-                    again_in_seconds=pause,
-                )
-            elif child.next_start <= now:
+            if child.restart_at is None:
+                _schedule_restart(child, now)
+            elif child.restart_at <= now:
                 child.start()
 
     def run(self, each_second: Callable[[], None]) -> None:
-        """Watch until a stop is asked for; ``each_second`` is called about once a second."""
+        """Watch until a stop is requested, and call ``each_second`` about once a second."""
         next_call = time.monotonic()
         while not self.stopping:
             self.watch()
@@ -130,10 +128,20 @@ class Supervisor:
             time.sleep(0.1)
 
     def stop(self) -> None:
-        """End the children, the last started first."""
+        """Stop the children, the last started first."""
         for child in reversed(self._children):
             child.stop()
 
 
-def _end_with_parent() -> None:
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+def _schedule_restart(child: Child, now: float) -> None:
+    """Set the time of the next start; the pause doubles unless the child ran for a while."""
+    is_stable = now - child.started_at > _STABLE_AFTER
+    child.pause = _MIN_PAUSE if is_stable else min(_MAX_PAUSE, child.pause * 2)
+    child.restart_at = now + child.pause
+    assert child.process is not None
+    log.warning(
+        "child.ended",
+        child=child.name,
+        code=child.process.returncode,
+        again_in_seconds=child.pause,
+    )

@@ -1,4 +1,4 @@
-"""The door to the demonstration: ``stackbus demo``."""
+"""The command ``stackbus demo``."""
 
 from __future__ import annotations
 
@@ -21,29 +21,30 @@ def demo(
         typer.Option(
             "-f",
             "--filename",
-            help="An OpenStackDeployment with two topics. Default: one of our own.",
+            help="An OpenStackDeployment with two topics. Default: one that comes with stackbus.",
             show_default=False,
         ),
     ] = None,
 ) -> None:
-    """Show the main job end to end on this machine, with a real Keystone and Glance.
+    """Show everything end to end, with real services.
 
+    The demo installs Keystone and Glance for itself, on this machine, and removes them at its end.
     Example: stackbus demo
     """
     with errors():
-        logs.configure(least=logging.WARNING)
+        logs.configure(level=logging.WARNING)
         deployment = load(filename) if filename else demonstration.DEPLOYMENT
         columns = (BarColumn(20), TimeElapsedColumn(), TextColumn("{task.description}"))
         with Progress(*columns, console=stderr, transient=True) as bar:
             task = bar.add_task("", total=demonstration.STEPS)
 
-            def advance(text: str) -> None:
-                bar.update(task, advance=1, description=text)
+            def advance(step: str) -> None:
+                bar.update(task, advance=1, description=step)
                 if not stderr.is_terminal:
-                    note(text)
+                    note(step)
 
             consumers, rows = demonstration.run(deployment, advance)
-        names = [f"{consumer.topic}\nby {consumer.way_in}" for consumer in consumers]
+        names = [f"{consumer.topic}\nby {consumer.login}" for consumer in consumers]
         show_table(
             ("SERVICE", "TYPE", "OUTCOME", *names),
             [
@@ -53,5 +54,5 @@ def demo(
         )
         note(
             f"{len(rows)} notifications of two real services; each consumer received every one "
-            "once. All that was started is stopped."
+            "once. Everything that the demo started has been stopped."
         )

@@ -1,4 +1,4 @@
-"""The door to Kubernetes: operator."""
+"""The command ``stackbus operator``."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from typing import Annotated
 
 import typer
 
-from stackbus import logs, wiring
-from stackbus.cli import common
+from stackbus import logs
+from stackbus.cli import options
 from stackbus.cli.output import errors
 from stackbus.errors import InputError
 
-_TALKATIVE = ("httpx", "httpx2", "kopf.activities", "kopf.objects", "aiohttp.access")
+_QUIET_LIBRARIES = ("httpx", "httpx2", "kopf.activities", "kopf.objects", "aiohttp.access")
 
 
 def operator(
@@ -20,7 +20,8 @@ def operator(
         str | None,
         typer.Option(
             metavar="NAMESPACE/NAME",
-            help="The broker's Secret: management_url, amqp_url, username, password, ca_cert.",
+            help="Secret of the broker, with the keys management_url, amqp_url, username, "
+            "password and ca_cert.",
             show_default=False,
         ),
     ] = None,
@@ -28,7 +29,7 @@ def operator(
         str | None,
         typer.Option(
             metavar="NAMESPACE/NAME",
-            help="Such a Secret of a broker that has the outer bus alone.",
+            help="Such a Secret of a second broker for the outer bus.",
             show_default=False,
         ),
     ] = None,
@@ -37,8 +38,8 @@ def operator(
         typer.Option(
             "-n",
             "--namespace",
-            help="Look for an OpenStackDeployment in this namespace alone; may be repeated. "
-            "Default: in all.",
+            help="Watch for an OpenStackDeployment in this namespace. Repeatable. Default: all "
+            "namespaces.",
             show_default=False,
         ),
     ] = None,
@@ -46,37 +47,41 @@ def operator(
         str | None,
         typer.Option(
             metavar="TYPE",
-            help="LoadBalancer (default), NodePort or ClusterIP: how consumers come in.",
+            help="Type of the Service to which consumers connect: LoadBalancer (default), NodePort "
+            "or ClusterIP.",
             show_default=False,
         ),
     ] = None,
-    advertise: common.Advertise = None,
+    advertise: options.Advertise = None,
     peering: Annotated[
         str | None,
         typer.Option(
-            help="Name of the kopf peering by which replicas agree who is active. "
-            "Default: this one is alone.",
+            help="Name of the kopf peering by which replicas agree on the active one. "
+            "Default: there is one replica.",
             show_default=False,
         ),
     ] = None,
     liveness: Annotated[
         str | None,
-        typer.Option(metavar="ADDRESS:PORT", help="Answer /healthz there.", show_default=False),
+        typer.Option(
+            metavar="ADDRESS:PORT", help="Serve /healthz at this address.", show_default=False
+        ),
     ] = None,
-    metrics: common.Metrics = None,
-    state: common.State = None,
+    metrics: options.Metrics = None,
+    state: options.State = None,
 ) -> None:
-    """Run in Kubernetes: keep RabbitMQ and the Secrets in line with the OpenStackDeployment.
+    """Run the Kubernetes operator.
 
-    Where the cluster is: the pod's service account, else KUBECONFIG, else ~/.kube/config.
+    It keeps RabbitMQ and the Secrets as the OpenStackDeployment wants them. It finds the cluster by
+    the pod's service account, else by KUBECONFIG, else by ~/.kube/config.
     Example: stackbus operator --broker-secret openstack/stackbus-broker
     """
     with errors():
         as_json = not os.isatty(2)
         logs.configure(json=as_json)
-        logs.configure_libraries(json=as_json, quiet=_TALKATIVE)
-        hosts = common.hosts(advertise)
-        chosen = common.settings(
+        logs.configure_libraries(json=as_json, quiet=_QUIET_LIBRARIES)
+        hosts = options.parse_hosts(advertise)
+        settings = options.settings(
             state,
             broker_secret=broker_secret,
             outer_broker_secret=outer_broker_secret,
@@ -85,19 +90,21 @@ def operator(
         )
         namespaces = tuple(dict.fromkeys(namespace or ()))
         if liveness is not None and not liveness.rpartition(":")[2].isdecimal():
-            raise InputError(f"--liveness: {liveness!r}: ADDRESS:PORT was expected")
-        common.serve_metrics(metrics)
-        from stackbus.operator import handlers, watching  # noqa: PLC0415 -- kopf takes a second
+            raise InputError(f"--liveness: {liveness!r} is not ADDRESS:PORT")
+        options.serve_metrics(metrics)
+        # Wrong options are refused at once; these imports take more than a second.
+        from stackbus.operator import handlers, watching  # noqa: PLC0415
+        from stackbus.wiring import kubernetes as wiring  # noqa: PLC0415
 
         objects = wiring.kubernetes()
-        # kopf would wait for it without a word.
+        # Without this check kopf waits for it silently.
         if peering is not None and objects.get("ClusterKopfPeering", None, peering) is None:
             raise InputError(
-                f"--peering: {peering!r}: no such ClusterKopfPeering; `kubectl apply -k "
-                "deploy/base` makes the one named stackbus"
+                f"--peering: the cluster has no ClusterKopfPeering named {peering!r}; `kubectl "
+                "apply -k deploy/base` creates the one named stackbus"
             )
         handlers.run(
-            wiring.cluster(chosen, objects, namespaces),
+            wiring.reconciler(settings, objects, namespaces),
             watching.watcher(objects),
             namespaces=namespaces,
             peering=peering,

@@ -1,4 +1,4 @@
-"""How the doors speak: results to stdout as table, JSON or YAML; progress and errors to stderr."""
+"""Results on stdout as a table, JSON or YAML; progress, notes and errors on stderr."""
 
 from __future__ import annotations
 
@@ -17,63 +17,64 @@ from rich.text import Text
 from stackbus.errors import StackbusError
 
 _WIDE = 100_000
-"""Columns where nobody looks at a terminal: nothing is cut for a file or a pipe."""
+"""Width of the output to a file or a pipe, where nothing is cut."""
 _NARROW = 20
-"""A column that is no wider is not cut where the others are, to fit a terminal."""
+"""Width up to which a column is not cut to fit a terminal."""
 
 stdout = Console(highlight=False, width=None if sys.stdout.isatty() else _WIDE)
 stderr = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
 class Format(StrEnum):
-    """How a result is printed."""
+    """Formats of a result."""
 
     table = "table"
     json = "json"
     yaml = "yaml"
 
 
-def show(value: object, chosen: Format) -> None:
-    """Print ``value`` as JSON or YAML."""
-    if chosen is Format.json:
+def show(value: object, output: Format) -> None:
+    """Print ``value``, which an answer rendered by ``to_json``, as JSON or YAML."""
+    if output is Format.json:
         print(json.dumps(value, indent=2, default=str))
     else:
         print(yaml.safe_dump(value, sort_keys=False), end="")
 
 
-def visible(text: str) -> str:
-    """Write out what would steer the terminal instead of being seen: a name may hold anything."""
+def escape(text: str) -> str:
+    """Escape characters that are not printable: a name may hold orders to the terminal."""
     if text.isprintable():
         return text
     return "".join(
-        one if one.isprintable() else one.encode("unicode_escape").decode() for one in text
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
     )
 
 
 def show_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table that fits the terminal; columns that begin with ``>`` are numbers."""
+    """Print a table that fits the terminal; a column named ``>NAME`` is aligned to the right."""
     table = Table(box=None, pad_edge=False, header_style="bold")
-    for place, column in enumerate(columns):
-        widest = max((len(row[place]) for row in rows), default=0)
+    for index, column in enumerate(columns):
+        width = max((len(row[index]) for row in rows), default=0)
         table.add_column(
             column.lstrip(">"),
             justify="right" if column.startswith(">") else "left",
-            no_wrap=widest <= _NARROW,
+            no_wrap=width <= _NARROW,
         )
     for row in rows:
-        # A Text, so that what looks like rich's markup in a name stays what it is.
-        table.add_row(*(Text(visible(one), no_wrap=True, overflow="ellipsis") for one in row))
+        # A Text, so that rich reads no markup in a name.
+        table.add_row(*(Text(escape(cell), no_wrap=True, overflow="ellipsis") for cell in row))
     stdout.print(table)
 
 
 def note(text: str) -> None:
-    """Say something to whoever watches, beside the result."""
+    """Print a sentence for people, beside the result."""
     stderr.print(text, markup=False)
 
 
 @contextmanager
 def progress(text: str) -> Iterator[Callable[[str], None]]:
-    """Show what is being done: a spinner on a terminal, a line each elsewhere."""
+    """Show the current step: a spinner on a terminal, a line for each step elsewhere."""
     if stderr.is_terminal:
         with stderr.status(text) as status:
             yield status.update
@@ -83,22 +84,22 @@ def progress(text: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def errors() -> Iterator[None]:
-    """Turn our errors into a sentence on stderr and the exit code of DESIGN."""
+    """End the command with a sentence on stderr and the exit code of the error."""
     try:
         yield
     except StackbusError as error:
         stderr.print(f"stackbus: {error}", markup=False, style="red")
         raise SystemExit(error.exit_code) from None
     except OSError as error:
-        # The machine's, such as a full disk under our output; the interpreter would try again.
+        # Such as a full disk under the output. Without this, the interpreter flushes once more.
         stderr.print(f"stackbus: {error}", markup=False, style="red")
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         raise SystemExit(1) from None
 
 
 @contextmanager
-def pipe_may_close() -> Iterator[None]:
-    """Take it as the end, and no error, that whoever read our output has gone."""
+def end_with_pipe() -> Iterator[None]:
+    """End without an error when the reader of the output, such as ``head``, has gone."""
     try:
         yield
         sys.stdout.flush()

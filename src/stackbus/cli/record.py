@@ -1,4 +1,4 @@
-"""The door to the recorder: record."""
+"""The command ``stackbus record``."""
 
 from __future__ import annotations
 
@@ -14,18 +14,21 @@ import structlog
 import typer
 
 from stackbus import logs as logging
-from stackbus import wiring
-from stackbus.cli import common
+from stackbus.cli import options
 from stackbus.cli.output import errors, note, stderr
 from stackbus.errors import InputError
+from stackbus.flow import runner
+from stackbus.flow.loop import Loop
 from stackbus.history.history import History
-from stackbus.query import digests as signing
-from stackbus.record import recording
-from stackbus.record.recorder import Recorder
+from stackbus.query import signing
 from stackbus.settings import Settings
+from stackbus.sources.bus import BUS
+from stackbus.wiring.history import digest_folder, open_history, retention_start
+from stackbus.wiring.record import recorders
 
 _MINUTE, _DAY = 60.0, 86_400.0
-_SAY = 10.0  # seconds between two lines about how it goes, where nobody looks at a terminal
+_REPORT_SECONDS = 10.0
+"""Time between two log lines of progress, where there is no terminal."""
 
 log = structlog.get_logger()
 
@@ -33,7 +36,9 @@ log = structlog.get_logger()
 def record(
     secret: Annotated[
         Path | None,
-        typer.Option(help="Manifest of the Secret of the topic to record.", show_default=False),
+        typer.Option(
+            help="Record the topic of this Secret, given as a manifest.", show_default=False
+        ),
     ] = None,
     auth: Annotated[
         str, typer.Option(help="Log in by `certificate` or by `password`.")
@@ -42,8 +47,7 @@ def record(
     logs: Annotated[
         list[Path] | None,
         typer.Option(
-            help="Log file of a service, or a folder of them, to read notifications from. "
-            "Repeatable.",
+            help="Record from this log file of a service, or from all in a folder. Repeatable.",
             show_default=False,
         ),
     ] = None,
@@ -51,111 +55,110 @@ def record(
         str | None,
         typer.Option(
             metavar="URL",
-            help="OpenSearch server in which the cloud's logging keeps notifications.",
+            help="Record from this OpenSearch server, in which the cloud's logging keeps "
+            "notifications.",
             show_default=False,
         ),
     ] = None,
     index: Annotated[
         str | None,
-        typer.Option(metavar="PATTERN", help="Its index, or a pattern.", show_default=False),
+        typer.Option(
+            metavar="PATTERN", help="Index in OpenSearch, or a pattern.", show_default=False
+        ),
     ] = None,
-    history: common.HistoryDsn = None,
+    history: options.HistoryDsn = None,
     sign: Annotated[
         Path | None,
         typer.Option(
             metavar="KEY",
-            help="Private Ed25519 key (PEM): sign a digest of each hour.",
+            help="Private Ed25519 key (PEM) with which to sign a digest of each hour.",
             show_default=False,
         ),
     ] = None,
-    until_idle: Annotated[
-        str | None,
-        typer.Option(help="End when nothing has come for so long: 5s.", show_default=False),
-    ] = None,
-    metrics: common.Metrics = None,
-    state: common.State = None,
+    until_idle: options.UntilIdle = None,
+    metrics: options.Metrics = None,
+    state: options.State = None,
 ) -> None:
-    """Record notifications in the history, until Ctrl-C: of a topic, of logs, of OpenSearch.
+    """Record notifications in the history, until Ctrl-C.
 
-    Several recorders of one topic share the work.
+    They come from a topic, from log files and from OpenSearch. Several recorders share a topic.
     Example: stackbus record --secret secret.yaml --logs /var/log/nova
     """
     with errors():
         logging.configure(json=not os.isatty(2))
-        chosen = common.settings(state, history=history, signing_key=sign)
-        common.check_auth(auth)
+        settings = options.settings(state, history=history, signing_key=sign)
+        by_password = options.parse_auth(auth)
         if (opensearch is None) != (index is None):
-            raise InputError("--opensearch URL and --index PATTERN go together")
+            raise InputError("--opensearch URL and --index PATTERN can only be used together")
         if secret is None and not logs and opensearch is None:
             raise InputError("nothing to record: give --secret FILE, --logs PATH or --opensearch")
-        idle = common.duration(until_idle, "--until-idle").total_seconds() if until_idle else None
-        key = signing.private_key(chosen.signing_key) if chosen.signing_key else None
-        with wiring.history(chosen) as where:
-            recorders = wiring.recorders(
-                chosen,
-                where,
-                secret,
-                logs or [],
-                (opensearch, index) if opensearch and index else None,
-                by_password=auth == "password",
+        idle_seconds = options.parse_idle_seconds(until_idle)
+        key = signing.read_private_key(settings.signing_key) if settings.signing_key else None
+        folder = digest_folder(settings)
+        with open_history(settings) as store:
+            running = recorders(
+                settings,
+                store,
+                secret=secret,
+                logs=logs or [],
+                opensearch=(opensearch, index) if opensearch and index else None,
+                by_password=by_password,
                 plain=plain,
             )
-            recording.stop_on_signals(recorders)
-            common.serve_metrics(metrics)
-            chores = [recording.Chore("retention", _DAY, lambda: _expire(chosen, where))]
-            folder = wiring.digests(chosen)
+            runner.stop_on_signals(running)
+            options.serve_metrics(metrics)
+            chores = [runner.Chore("retention", _DAY, lambda: _expire(settings, store))]
             if key is not None:
-                chores.append(
-                    recording.Chore(
-                        "sign",
-                        _MINUTE,
-                        lambda: signing.sign(
-                            where, folder, key, datetime.now(UTC), only_past_hours=True
-                        ),
+
+                def sign_past_hours() -> None:
+                    signing.sign_history(
+                        store, folder, key, datetime.now(UTC), only_past_hours=True
                     )
-                )
-            with _shown() as say:
+
+                chores.append(runner.Chore("sign", _MINUTE, sign_past_hours))
+            with _progress() as report:
                 try:
-                    recording.run(recorders, idle, say, chores)
+                    runner.run(
+                        running, leader=BUS, until_idle=idle_seconds, progress=report, chores=chores
+                    )
                 finally:
                     if key is not None:
-                        signing.sign(where, folder, key, datetime.now(UTC))
-        note(_summary(recorders))
+                        signing.sign_history(store, folder, key, datetime.now(UTC))
+        note(_summary(running))
 
 
-def _expire(chosen: Settings, where: History) -> None:
-    before = wiring.expired_before(chosen)
-    if before is not None:
-        for month in where.expire(before):
+def _expire(settings: Settings, history: History) -> None:
+    start = retention_start(settings)
+    if start is not None:
+        for month in history.events.expire(start):
             log.info("record.expired", month=month)
 
 
 @contextmanager
-def _shown() -> Iterator[recording.Progress]:
-    """Show how it goes: a line that changes on a terminal, a line in the log elsewhere."""
+def _progress() -> Iterator[runner.Progress]:
+    """Show the progress: one line that changes on a terminal, log lines elsewhere."""
     if stderr.is_terminal:
         with stderr.status("connecting") as status:
-            yield lambda recorders: status.update(_summary(recorders))
+            yield lambda running: status.update(_summary(running))
         return
-    when, last = 0.0, ""
+    reported_at, last_summary = 0.0, ""
 
-    def say(recorders: Sequence[Recorder]) -> None:
-        nonlocal when, last
-        summary = _summary(recorders)
-        if time.monotonic() - when > _SAY and summary != last:
-            when, last = time.monotonic(), summary
+    def report(running: Sequence[Loop]) -> None:
+        nonlocal reported_at, last_summary
+        summary = _summary(running)
+        if time.monotonic() - reported_at > _REPORT_SECONDS and summary != last_summary:
+            reported_at, last_summary = time.monotonic(), summary
             log.info("record.progress", summary=summary)
 
-    yield say
+    yield report
 
 
-def _summary(recorders: Sequence[Recorder]) -> str:
-    """Say what has been done so far."""
+def _summary(running: Sequence[Loop]) -> str:
     parts = []
-    for one in recorders:
-        tally = one.tally
+    for recorder in running:
+        tally = recorder.tally
         parts.append(
-            f"{one.name}: {tally.told:,} told, {tally.stored:,} stored, {tally.known:,} known "
-            f"before, {tally.quarantined:,} in quarantine"
+            f"{recorder.name}: {tally.received:,} received, {tally.written:,} stored, "
+            f"{tally.duplicates:,} already stored, {tally.rejected:,} in quarantine"
         )
     return "; ".join(parts)

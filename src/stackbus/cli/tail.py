@@ -1,4 +1,4 @@
-"""The door to ``stackbus tail``: notifications as they arrive, one line each."""
+"""The command ``stackbus tail``: notifications as they arrive, one line each."""
 
 from __future__ import annotations
 
@@ -14,14 +14,17 @@ from typing import Annotated
 import typer
 import yaml
 
-from stackbus import logs, wiring
-from stackbus.cli import common
-from stackbus.cli.output import Format, errors, note, pipe_may_close
+from stackbus import logs
+from stackbus.bus.names import PRIORITIES
+from stackbus.bus.routing import RoutingFilter
+from stackbus.cli import options
+from stackbus.cli.output import Format, end_with_pipe, errors, note
 from stackbus.errors import InputError
 from stackbus.expose import tail as tailing
-from stackbus.expose.deployment import service_named
-from stackbus.expose.tail import Acknowledge, End, Filter, Told
-from stackbus.services.service import PRIORITIES
+from stackbus.expose.deployment import service_name
+from stackbus.expose.tail import Acknowledge, End, Message
+from stackbus.wiring.broker import open_broker, require_up
+from stackbus.wiring.consumers import read_consumer, tail_parameters
 
 _LINE = "{:<19}  {:<8}  {:<9}  {:<32}  {:<44}  {}"
 
@@ -30,16 +33,16 @@ def tail(
     topic: Annotated[
         str | None,
         typer.Argument(
-            help="Watch this topic; takes nothing from its consumer.",
-            autocompletion=common.complete_topic,
+            help="Watch this topic, without taking notifications from its consumer.",
+            autocompletion=options.complete_topic,
             show_default=False,
         ),
     ] = None,
     secret: Annotated[
         Path | None,
         typer.Option(
-            help="Consume as the consumer would, with this Secret's manifest; acknowledges what "
-            "it has printed.",
+            help="Consume as the consumer of the topic, with this manifest of its Secret. Each "
+            "notification is acknowledged once it is printed.",
             show_default=False,
         ),
     ] = None,
@@ -51,7 +54,10 @@ def tail(
     ] = False,
     service: Annotated[
         list[str] | None,
-        typer.Option(help="Only this service, by name or type. Repeatable.", show_default=False),
+        typer.Option(
+            help="Only notifications of this service, by name or type. Repeatable.",
+            show_default=False,
+        ),
     ] = None,
     event_type: Annotated[
         list[str] | None,
@@ -63,24 +69,23 @@ def tail(
     ] = None,
     project: Annotated[
         list[str] | None,
-        typer.Option(help="Only this project's, by id. Repeatable.", show_default=False),
+        typer.Option(help="Only notifications of this project id. Repeatable.", show_default=False),
     ] = None,
     priority: Annotated[
         list[str] | None,
-        typer.Option(help="Only this priority. Repeatable.", show_default=False),
+        typer.Option(help="Only notifications of this priority. Repeatable.", show_default=False),
     ] = None,
     limit: Annotated[
         int | None,
-        typer.Option("--limit", "-n", min=1, help="End after so many.", show_default=False),
+        typer.Option(
+            "--limit", "-n", min=1, help="End after this many notifications.", show_default=False
+        ),
     ] = None,
-    until_idle: Annotated[
-        str | None,
-        typer.Option(help="End when nothing has come for so long: 5s.", show_default=False),
-    ] = None,
-    output: common.Output = Format.table,
-    management_url: common.ManagementUrl = None,
-    management_user: common.ManagementUser = None,
-    state: common.State = None,
+    until_idle: options.UntilIdle = None,
+    output: options.Output = Format.table,
+    management_url: options.ManagementUrl = None,
+    management_user: options.ManagementUser = None,
+    state: options.State = None,
 ) -> None:
     """Print notifications as they arrive, until Ctrl-C.
 
@@ -89,31 +94,29 @@ def tail(
     """
     end = End()
     for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: setattr(end, "wanted", True))
+        signal.signal(number, lambda *_: setattr(end, "is_requested", True))
     with errors():
         logs.configure()
-        chosen = _filter(service, event_type, project, priority)
-        end.idle = (
-            common.duration(until_idle, "--until-idle").total_seconds() if until_idle else None
-        )
-        settings = common.settings(state, management_url, management_user)
+        routing_filter = _filter(service, event_type, project, priority)
+        end.idle = options.parse_idle_seconds(until_idle)
+        settings = options.settings(state, management_url, management_user)
         if (topic is None) == (secret is None):
             raise InputError("name a topic to watch, or a Secret to consume with: --secret FILE")
-        common.check_auth(auth)
+        by_password = options.parse_auth(auth)
         if secret is not None:
-            name, parameters = wiring.consumer(
-                secret, "stackbus tail", by_password=auth == "password", plain=plain
+            name, parameters = read_consumer(
+                secret, "stackbus tail", by_password=by_password, plain=plain
             )
-            told = tailing.consume(parameters, name, chosen, end)
+            messages = tailing.consume(parameters, name, routing_filter, end)
         else:
-            if plain or auth != "certificate":
-                raise InputError("--auth and --plain go with --secret")
-            common.require_up(settings)
-            with wiring.bus(settings) as where:
-                parameters = wiring.tail_parameters(settings, where)
-            told = tailing.watch(parameters, str(topic), chosen, end)
-        with closing(told):
-            _print_all(told, limit, _printer(output))
+            if plain or by_password:
+                raise InputError("--auth and --plain can only be used with --secret")
+            require_up(settings)
+            with open_broker(settings) as broker:
+                parameters = tail_parameters(settings, broker)
+            messages = tailing.watch(parameters, str(topic), routing_filter, end)
+        with closing(messages):
+            _print_all(messages, limit, _printer(output))
 
 
 def _filter(
@@ -121,43 +124,56 @@ def _filter(
     types: list[str] | None,
     projects: list[str] | None,
     priorities: list[str] | None,
-) -> Filter:
+) -> RoutingFilter:
     names = []
-    for given in services or []:
-        name = service_named(given)
+    for service in services or []:
+        name = service_name(service)
         if name is None:
-            raise InputError(f"--service: {given!r}: no service that emits notifications")
+            raise InputError(f"--service: {service!r} is not a service that emits notifications")
         names.append(name)
-    for given in priorities or []:
-        if given not in PRIORITIES:
-            raise InputError(f"--priority: {given!r}: one of {', '.join(PRIORITIES)}")
-    return Filter(tuple(names), tuple(types or ()), tuple(projects or ()), tuple(priorities or ()))
+    for priority in priorities or []:
+        if priority not in PRIORITIES:
+            raise InputError(f"--priority: {priority!r} is not one of {', '.join(PRIORITIES)}")
+    return RoutingFilter(
+        services=tuple(names),
+        event_types=tuple(types or ()),
+        projects=tuple(projects or ()),
+        priorities=tuple(priorities or ()),
+    )
 
 
 def _print_all(
-    told: Iterator[tuple[Told, Acknowledge]], limit: int | None, show: Callable[[Told], None]
+    messages: Iterator[tuple[Message, Acknowledge]],
+    limit: int | None,
+    show: Callable[[Message], None],
 ) -> None:
-    """Print until the end; a closed pipe is one."""
-    with pipe_may_close():
-        for one, acknowledge in islice(told, limit):
-            show(one)
+    """Print and acknowledge each message, until the end or until the reader has gone."""
+    with end_with_pipe():
+        for message, acknowledge in islice(messages, limit):
+            show(message)
             sys.stdout.flush()
             acknowledge()
 
 
-def _printer(output: Format) -> Callable[[Told], None]:
+def _printer(output: Format) -> Callable[[Message], None]:
     if output is Format.json:
-        return lambda told: print(json.dumps(told.to_json()))
+        return lambda message: print(json.dumps(message.to_json()))
     if output is Format.yaml:
-        return lambda told: print("---\n" + yaml.safe_dump(told.to_json(), sort_keys=False), end="")
+        return lambda message: print(
+            "---\n" + yaml.safe_dump(message.to_json(), sort_keys=False), end=""
+        )
     print(_LINE.format("TIME", "PRIORITY", "SERVICE", "PROJECT", "TYPE", "SCRUBBED"))
     note("waiting for notifications; Ctrl-C ends")
-    return lambda told: print(_line(told))
+    return lambda message: print(_line(message))
 
 
-def _line(told: Told) -> str:
-    when = told.time.strftime("%Y-%m-%d %H:%M:%S") if told.time else "-"
-    scrubbed = ", ".join(told.scrubbed)
+def _line(message: Message) -> str:
+    time = message.time.strftime("%Y-%m-%d %H:%M:%S") if message.time else "-"
     return _LINE.format(
-        when, told.priority, told.service, told.project, told.event_type, scrubbed
+        time,
+        message.priority,
+        message.service,
+        message.project,
+        message.event_type,
+        ", ".join(message.scrubbed),
     ).rstrip()

@@ -1,27 +1,25 @@
-"""RabbitMQ's management API: the only code that speaks to it, and where its errors become ours.
+"""The client of RabbitMQ's management API, which translates its errors into stackbus' own.
 
-Called by ``expose/apply.py`` (as its Broker), by ``expose/status.py``, and by ``broker/node.py``
-to see whether the node is ready. Source of the paths: the HTTP API page that the management
-plugin itself serves at ``/api/``.
+``expose/`` applies changes and reads the status with it; ``stackbus up`` waits with it until the
+node is ready. The management plugin serves the documentation of the paths at ``/api/``.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import ssl
 from collections.abc import Mapping
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
-import httpx
-import stamina
-
+from stackbus.clients.http import ConnectError, HttpTransport, Response, TransportError
 from stackbus.errors import BrokerError, BrokerUnreachable, InputError
 
-_TIMEOUT = httpx.Timeout(10.0, read=300.0)  # seconds; importing 100 topics takes a while
-_MOST_ERROR = 300
+_MAX_REASON = 300  # characters of RabbitMQ's reason in an error
 
 
 class Management:
@@ -34,38 +32,30 @@ class Management:
         password: str,
         *,
         ca: Path | str | None = None,
-        transport: httpx.BaseTransport | None = None,
+        transport: HttpTransport | None = None,
     ) -> None:
-        """Speak to ``url`` (``https://host:15671``).
+        """Connect to ``url`` (``https://host:15671``) at the first request.
 
-        ``ca``, a file or the PEM text itself, verifies a private CA's server.
+        ``ca``, a file or the PEM text itself, is the CA of a server that no public CA certified.
 
-        Raises InputError for a URL or a CA file that cannot be used.
+        Raises InputError for an unusable URL or CA certificate.
         """
+        _check_url(url)
         try:
-            parsed = httpx.URL(url)
-            if parsed.scheme not in ("http", "https") or not parsed.host or parsed.password:
-                raise InputError(
-                    f"management URL {_without_password(url)}: http:// or https:// and a host, "
-                    "without a password, were expected"
-                )
-            verify = _verifying(ca) if ca else True
-            self._http = httpx.Client(
-                base_url=parsed.join("api/") if parsed.path.endswith("/") else url + "/api/",
-                auth=(user, password),
-                timeout=_TIMEOUT,
-                verify=verify,
-                transport=transport,
-            )
-        except httpx.InvalidURL as error:
-            raise InputError(f"management URL: {error}") from None
+            self._transport = transport or HttpTransport(_create_context(ca) if ca else None)
         except (OSError, ssl.SSLError) as error:
-            place = ca if isinstance(ca, Path) else "ca_cert"
-            raise InputError(f"{place}: no CA certificate: {error}") from None
+            origin = ca if isinstance(ca, Path) else "ca_cert"
+            raise InputError(f"{origin}: not a CA certificate: {error}") from None
+        credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
+        self._headers = {
+            "Accept": "application/json",
+            "Authorization": f"Basic {credentials}",
+            "Content-Type": "application/json",
+        }
         self.url = url
 
     def __enter__(self) -> Self:
-        """Give itself."""
+        """Return this client."""
         return self
 
     def __exit__(
@@ -75,98 +65,95 @@ class Management:
         trace: TracebackType | None,
     ) -> None:
         """Close the connection."""
-        self._http.close()
+        self._transport.close()
 
     def definitions(self) -> Mapping[str, object]:
-        """Give everything that the broker has, as ``GET /api/definitions``."""
+        """Return all definitions of the broker, as ``GET /api/definitions``."""
         value = self._json("definitions")
         if not isinstance(value, dict) or "vhosts" not in value:
-            raise BrokerError(f"{self.url}: its definitions are no RabbitMQ's")
+            raise BrokerError(
+                f"{self.url}: the answer to GET definitions is not RabbitMQ's: check the URL"
+            )
         return value
 
     def import_definitions(self, definitions: Mapping[str, object]) -> None:
-        """Create and change what ``definitions`` holds, in one call."""
+        """Create and change everything in ``definitions``, in one request."""
         self._request("POST", "definitions", definitions)
 
     def global_parameter(self, name: str) -> Mapping[str, object] | None:
-        """Give the value of a global parameter, None if there is none."""
-        for one in self._list("global-parameters"):
-            value = one.get("value")
-            if one.get("name") == name and isinstance(value, dict):
+        """Return the value of a global parameter, None if it does not exist."""
+        for parameter in self._list("global-parameters"):
+            value = parameter.get("value")
+            if parameter.get("name") == name and isinstance(value, dict):
                 return value
         return None
 
     def put_global_parameter(self, name: str, value: Mapping[str, object]) -> None:
-        """Write a global parameter."""
+        """Create or replace a global parameter."""
         self._request("PUT", _path("global-parameters", name), {"name": name, "value": value})
 
-    def delete(self, key: tuple[str, ...]) -> None:
-        """Delete one thing; none is no error. Deleting a user closes its connections.
+    def delete(self, *path: str) -> None:
+        """Send DELETE to ``path``: ``queues``, vhost, name. A missing object is no error."""
+        self._request("DELETE", _path(*path))
 
-        ``key`` is (kind, vhost or user, name, ...), as ``expose/topology.py`` makes it.
-        """
-        match key:
-            case ("user", name):
-                self._request("DELETE", _path("users", name))
-                self.close_connections(name)
-            case ("permission", user, vhost):
-                self._request("DELETE", _path("permissions", vhost, user))
-            case ("vhost", name):
-                self._request("DELETE", _path("vhosts", name))
-            case ("global parameter", name):
-                self._request("DELETE", _path("global-parameters", name))
-            case ("policy", vhost, name):
-                self._request("DELETE", _path("policies", vhost, name))
-            case ("exchange", vhost, name):
-                self._request("DELETE", _path("exchanges", vhost, name))
-            case ("queue", vhost, name):
-                self._request("DELETE", _path("queues", vhost, name))
-            case ("binding", vhost, source, kind, destination, routing_key, arguments):
-                self._unbind(vhost, source, kind, destination, routing_key, arguments)
-            case _:
-                raise ValueError(f"nothing deletes a {key[0]}")
+    def delete_binding(
+        self,
+        vhost: str,
+        source: str,
+        destination_type: str,
+        destination: str,
+        routing_key: str,
+        arguments: Mapping[str, object],
+    ) -> None:
+        """Delete one binding. Its path holds a key that only RabbitMQ can compute."""
+        path = _path("bindings", vhost, "e", source, destination_type[0], destination)
+        for binding in self._list(path):
+            if (binding["routing_key"], binding["arguments"]) == (routing_key, arguments):
+                self._request("DELETE", f"{path}/{quote(str(binding['properties_key']), safe='')}")
 
     def close_connections(self, user: str) -> None:
         """Close every connection of ``user``.
 
-        RabbitMQ does so itself when a user is deleted; here it is done again, so that it also
-        holds for a connection that was being opened at that moment. It answers 500 for one that
-        is just ending; so whatever it refuses, it is asked again which are left.
+        RabbitMQ closes them when a user is deleted, but not a connection that is being opened at
+        that moment. It answers 500 for a connection that is just ending; after any refusal the
+        list is read again and the rest is closed.
         """
-        for attempt in stamina.retry_context(on=_may_be_ending, attempts=6, wait_max=2.0):
+        import stamina  # noqa: PLC0415 -- 40 ms that most commands do not need
+
+        for attempt in stamina.retry_context(on=_is_refusal, attempts=6, wait_max=2.0):
             with attempt:
                 for connection in self._list("connections?columns=name,user"):
                     if connection.get("user") == user:
                         self._request("DELETE", _path("connections", str(connection["name"])))
 
     def overview(self) -> Mapping[str, object]:
-        """Give ``GET /api/overview``: version, listeners."""
+        """Return ``GET /api/overview``: version and listeners."""
         value = self._json("overview")
         if not isinstance(value, dict) or "rabbitmq_version" not in value:
-            raise BrokerError(f"{self.url}: no RabbitMQ management API answers there")
+            raise BrokerError(f"{self.url}: not RabbitMQ's management API: check the URL")
         return value
 
     def listener(self, protocol: str) -> int | None:
-        """Tell the port of a listener (``amqp``, ``amqp/ssl``), None if there is none."""
+        """Return the port of a listener (``amqp``, ``amqp/ssl``), None if it does not exist."""
         listeners = self.overview().get("listeners")
-        for one in listeners if isinstance(listeners, list) else []:
-            if one.get("protocol") == protocol:
-                return int(one["port"])
+        for listener in listeners if isinstance(listeners, list) else []:
+            if listener.get("protocol") == protocol:
+                return int(listener["port"])
         return None
 
     def queues(self, vhost: str) -> list[dict[str, object]]:
-        """List a vhost's queues with their counts (a few seconds old)."""
+        """Return the queues of a vhost with their counts, which are a few seconds old."""
         return self._list(_path("queues", vhost))
 
     def queue(self, vhost: str, name: str) -> dict[str, object] | None:
-        """Give one queue with its counts and its consumers, None if there is none."""
-        response = self._request("GET", _path("queues", vhost, name), absent=True)
-        if response.status_code == httpx.codes.NOT_FOUND:
+        """Return one queue with its counts and consumers, None if it does not exist."""
+        response = self._request("GET", _path("queues", vhost, name), may_be_missing=True)
+        if response.status == HTTPStatus.NOT_FOUND:
             return None
-        return _objects([_decoded(response, self.url)], self.url)[0]
+        return _check_objects([_decode(response, self.url)], self.url)[0]
 
     def peek(self, vhost: str, queue: str, count: int) -> list[dict[str, object]]:
-        """Look at up to ``count`` messages of a queue without taking them."""
+        """Return up to ``count`` messages of a queue and leave them in it."""
         options = {
             "count": count,
             "ackmode": "ack_requeue_true",
@@ -174,55 +161,66 @@ class Management:
             "truncate": 1,
         }
         response = self._request("POST", _path("queues", vhost, queue, "get"), options)
-        return _objects(_decoded(response, self.url), self.url)
-
-    def _unbind(
-        self, vhost: str, source: str, kind: str, destination: str, routing_key: str, extra: str
-    ) -> None:
-        arguments = json.loads(extra) if extra else {}
-        path = _path("bindings", vhost, "e", source, kind[0], destination)
-        for binding in self._list(path):
-            if (binding["routing_key"], binding["arguments"]) == (routing_key, arguments):
-                self._request("DELETE", f"{path}/{quote(str(binding['properties_key']), safe='')}")
+        return _check_objects(_decode(response, self.url), self.url)
 
     def _list(self, path: str) -> list[dict[str, object]]:
-        return _objects(self._json(path), self.url)
+        return _check_objects(self._json(path), self.url)
 
     def _json(self, path: str) -> object:
-        return _decoded(self._request("GET", path), self.url)
+        return _decode(self._request("GET", path), self.url)
 
     def _request(
-        self, method: str, path: str, body: object = None, *, absent: bool = False
-    ) -> httpx.Response:
-        """Send a request; 404 is an answer to DELETE, and with ``absent`` to others too."""
+        self, method: str, path: str, body: object = None, *, may_be_missing: bool = False
+    ) -> Response:
+        """Send a request. 404 is an error, except for DELETE and with ``may_be_missing``."""
+        url = f"{self.url.rstrip('/')}/api/{path}"
+        content = None if body is None else json.dumps(body).encode()
         try:
-            response = self._http.request(method, path, json=body)
-        except httpx.ConnectError as error:
+            response = self._transport.send(method, url, self._headers, content)
+        except ConnectError as error:
             raise BrokerUnreachable(
-                f"{self.url}: RabbitMQ's management API does not answer ({error}); is the broker "
-                "up, and is the URL right?"
+                f"{self.url}: RabbitMQ's management API does not answer ({error}): check that the "
+                "broker is running and that the URL is right"
             ) from error
-        except httpx.HTTPError as error:
+        except TransportError as error:
             raise BrokerUnreachable(
-                f"{self.url}: RabbitMQ's management API broke off: {type(error).__name__}: {error}"
+                f"{self.url}: the connection to RabbitMQ's management API failed: {error}"
             ) from error
-        if response.status_code == httpx.codes.NOT_FOUND and (absent or method == "DELETE"):
+        if response.status == HTTPStatus.NOT_FOUND and (may_be_missing or method == "DELETE"):
             return response
-        if response.status_code == httpx.codes.UNAUTHORIZED:
-            raise BrokerError(f"{self.url}: RabbitMQ refuses this administrator's name or password")
-        if response.is_error:
+        if response.status == HTTPStatus.UNAUTHORIZED:
+            raise BrokerError(f"{self.url}: RabbitMQ refused the administrator's name or password")
+        if response.status >= HTTPStatus.BAD_REQUEST:
             raise BrokerError(
-                f"{self.url}: RabbitMQ answered {response.status_code} to {method} "
+                f"{self.url}: RabbitMQ answered {response.status} to {method} "
                 f"{path.partition('?')[0]}: {_reason(response)}"
             )
         return response
 
 
-def _may_be_ending(error: Exception) -> bool:
+def _is_refusal(error: Exception) -> bool:
     return isinstance(error, BrokerError) and not isinstance(error, BrokerUnreachable)
 
 
-def _verifying(ca: Path | str) -> ssl.SSLContext:
+def _check_url(url: str) -> None:
+    try:
+        parts = urlsplit(url)
+        is_usable = (
+            parts.scheme in ("http", "https")
+            and bool(parts.hostname)
+            and parts.password is None
+            and parts.port != 0
+        )
+    except ValueError:  # not a port, or not an IPv6 address
+        is_usable = False
+    if not is_usable:
+        raise InputError(
+            f"management URL {_mask_password(url)}: must be http:// or https:// and a host, "
+            "without a password"
+        )
+
+
+def _create_context(ca: Path | str) -> ssl.SSLContext:
     if isinstance(ca, Path):
         return ssl.create_default_context(cafile=str(ca))
     return ssl.create_default_context(cadata=ca)
@@ -232,30 +230,30 @@ def _path(*parts: str) -> str:
     return "/".join(quote(part, safe="") for part in parts)
 
 
-def _decoded(response: httpx.Response, url: str) -> object:
+def _decode(response: Response, url: str) -> object:
     try:
-        return response.json()
+        return json.loads(response.body)
     except ValueError as error:
         raise BrokerError(
-            f"{url}: RabbitMQ's answer is no JSON, or half of one; try again"
+            f"{url}: RabbitMQ's answer is not JSON, or incomplete: try again"
         ) from error
 
 
-def _objects(value: object, url: str) -> list[dict[str, object]]:
-    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
-        raise BrokerError(f"{url}: a list was expected of RabbitMQ")
+def _check_objects(value: object, url: str) -> list[dict[str, object]]:
+    if not isinstance(value, list) or not all(isinstance(member, dict) for member in value):
+        raise BrokerError(f"{url}: RabbitMQ's answer is not a list of objects: check the URL")
     return value
 
 
-def _reason(response: httpx.Response) -> str:
+def _reason(response: Response) -> str:
     try:
-        value = response.json()
+        value = json.loads(response.body)
         reason = value.get("reason") or value.get("error") if isinstance(value, dict) else value
     except ValueError:
-        reason = response.reason_phrase
-    return str(reason)[:_MOST_ERROR]
+        reason = response.reason
+    return str(reason)[:_MAX_REASON]
 
 
-def _without_password(url: str) -> str:
+def _mask_password(url: str) -> str:
     head, at, tail = url.rpartition("@")
     return f"{head.split('://')[0]}://***@{tail}" if at else url

@@ -1,1 +1,1 @@
-"""What a notification is: pure, without network or clock."""
+"""Notifications and events: decode, scrub, normalise. Pure: no network, no files, no clock."""

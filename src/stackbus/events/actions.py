@@ -1,7 +1,8 @@
-"""The one vocabulary of actions, for all services. Pure values.
+"""The vocabulary of phases, outcomes and actions that all services share. Pure values.
 
-Read by ``normalise.py``; ``docs/reference/events.md`` is generated from it. A service's own words
-are translated in its file; what is in neither stays the service's word.
+``normalise.py`` translates event types with it; ``docs/reference/history.md`` is generated from it.
+A service's own words are translated in its file (``services/<service>.py``). A word that neither
+knows stays as it is.
 """
 
 from __future__ import annotations
@@ -14,62 +15,62 @@ PHASES = {
     "fail": "error",  # ironic
     "failure": "error",  # glance's tasks
 }
-"""What the last word of an event type says of the action, if it is one of these."""
+"""Phase of an action by the last word of its event type."""
 
 NO_PHASE = "none"
-"""The phase of what is told in one notification."""
+"""Phase of an action that is published in one notification."""
 
 OUTCOMES = ("success", "failure", "unknown")
-"""How it went; of a start nobody knows yet."""
+"""Outcomes of an action; that of a start is not known yet."""
 
 EXISTS = "exists"
-"""The action of periodic reports."""
+"""Action of periodic reports."""
 
 ACTIONS = {
-    "create": "it came to be",
-    "update": "something about it was changed",
-    "delete": "it was taken away",
-    "disable": "it may no longer be used",
-    EXISTS: "what was there at that time: a periodic report, nobody did anything. So is what "
-    "Cinder's usage audit sends again under the names of creations and removals",
+    "create": "the resource was created",
+    "update": "the resource was changed",
+    "delete": "the resource was deleted",
+    "disable": "the resource was disabled",
+    EXISTS: "a periodic report: the resource existed, and nobody did anything. Includes the "
+    "creations and deletions that Cinder's usage audit sends again",
     "login": "a user authenticated, or tried to",
-    "resize": "a server was given another flavor; `resize_prep`, `resize_finish`, "
-    "`resize_confirm` and `resize_revert` are steps of it",
+    "resize": "a server's flavor was changed; `resize_prep`, `resize_finish`, `resize_confirm` "
+    "and `resize_revert` are its steps",
     "extend": "a volume or a share was made larger",
     "shrink": "a share was made smaller",
-    "migrate": "it was moved to another host",
-    "schedule": "a place was sought for it",
-    "attach": "a volume was attached to a server",
-    "detach": "a volume was detached from its server",
-    "attach_volume": "a server was given a volume",
-    "detach_volume": "a volume was taken from a server",
-    "attach_interface": "a server was given a port",
-    "detach_interface": "a port was taken from a server",
-    "add_interface": "a router was connected to a subnet",
-    "remove_interface": "a router was disconnected from a subnet",
-    "add_host": "a host joined an aggregate",
-    "remove_host": "a host left an aggregate",
-    "add_member": "a member joined a server group, or a project was given an image",
-    "update_member": "a project accepted or refused an image",
-    "remove_member": "an image was taken back from a project",
-    "add_access": "a project was given the use of a volume type",
-    "remove_access": "a project lost the use of a volume type",
-    "update_metadata": "an aggregate's metadata was changed",
+    "migrate": "a server, a volume or a share was moved to another host",
+    "schedule": "the scheduler looked for a host",
+    "attach": "a volume was attached to a server (event of the volume)",
+    "detach": "a volume was detached from a server (event of the volume)",
+    "attach_volume": "a volume was attached to a server (event of the server)",
+    "detach_volume": "a volume was detached from a server (event of the server)",
+    "attach_interface": "a port was attached to a server",
+    "detach_interface": "a port was detached from a server",
+    "add_interface": "a subnet was connected to a router",
+    "remove_interface": "a subnet was disconnected from a router",
+    "add_host": "a host was added to an aggregate",
+    "remove_host": "a host was removed from an aggregate",
+    "add_member": "a server was added to a server group, or an image was shared with a project",
+    "update_member": "a project accepted or rejected a shared image",
+    "remove_member": "an image is no longer shared with a project",
+    "add_access": "a project was given access to a volume type",
+    "remove_access": "a project's access to a volume type was removed",
+    "update_metadata": "the metadata of an aggregate was changed",
     "power_on": "a server was started",
     "power_off": "a server was stopped",
     "reboot": "a server was rebooted",
-    "rebuild": "a server was made anew from an image",
-    "set_power": "a node was switched on or off",
-    "set_provision_state": "a node was moved through its life",
-    "set_maintenance": "a node was put into or out of maintenance",
-    "set_console": "a node's console was switched on or off",
-    "upload": "an image's data came in",
-    "activate": "an image became ready",
-    "download": "an image's data went out",
-    "process": "a failure of a host or a server was dealt with",
-    "list": "somebody looked (keystonemiddleware's audit filter alone tells of that)",
+    "rebuild": "a server was rebuilt from an image",
+    "set_power": "a node was powered on or off",
+    "set_provision_state": "a node's provision state was changed",
+    "set_maintenance": "a node was put into maintenance, or taken out of it",
+    "set_console": "a node's console was enabled or disabled",
+    "upload": "the data of an image was uploaded",
+    "activate": "an image became active",
+    "download": "the data of an image was downloaded",
+    "process": "the failure of a host or a server was handled",
+    "list": "somebody read the resource (only keystonemiddleware's audit filter reports reads)",
 }
-"""Action and meaning; services have more, which mean what their own documentation says."""
+"""Meaning by action. Other actions mean what their service's documentation says."""
 
 SYNONYMS = {
     "created": "create",
@@ -78,4 +79,4 @@ SYNONYMS = {
     "disabled": "disable",
     "read": "list",
 }
-"""Words of several services for one action."""
+"""The action by another word that services use for it."""

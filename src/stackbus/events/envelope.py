@@ -1,9 +1,9 @@
-"""Bytes to notification: oslo.messaging's envelope, formats 1.0 and 2.0.
+"""Decode oslo.messaging's envelope: bytes to notification. Pure.
 
-Pure. Called by ``relay/relay.py`` for each delivery, whose value goes on to ``relay/label.py`` and
-``events/scrub.py``, and by ``normalise.py``, which wants to know who did it too (``told``). The
-format is that of oslo_messaging/notify/messaging.py and oslo_messaging/_drivers/common.py
-(serialize_msg).
+Format 2.0 holds the notification as a JSON text under ``oslo.message``; format 1.0 is the bare
+notification (oslo_messaging/_drivers/common.py, serialize_msg). The relay decodes each delivery
+with ``decode``; the notification goes on to be scrubbed and labelled. ``normalise.py`` decodes with
+``decode_with_context``, since an event names its actor.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ from typing import TypeVar
 
 import msgspec
 
+from stackbus.bus.names import PRIORITIES
 from stackbus.errors import Unreadable
 
 N = TypeVar("N", bound="Notification")
 
 
 class Notification(msgspec.Struct, frozen=True, gc=False):
-    """A notification as a service sent it; the payload stays as it is on the wire."""
+    """A notification as a service sent it; the payload is not decoded."""
 
     event_type: str
     message_id: str
@@ -28,10 +29,10 @@ class Notification(msgspec.Struct, frozen=True, gc=False):
     timestamp: str = ""
 
 
-class Told(Notification, frozen=True, gc=False):
-    """A notification with its request context, as oslo.messaging's serializers flatten it.
+class ContextNotification(Notification, frozen=True, gc=False):
+    """A notification with its request context, which oslo.messaging flattens into ``_context_*``.
 
-    oslo.context names the user ``user_id`` since 3.0 and ``user`` before, the project likewise.
+    oslo.context writes ``user_id`` and ``project_id`` since 3.0, ``user`` and ``tenant`` before.
     """
 
     context_user_id: object = msgspec.field(name="_context_user_id", default=None)
@@ -51,30 +52,42 @@ class _Envelope(msgspec.Struct, frozen=True, gc=False):
     event_type: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
 
 
-_envelope = msgspec.json.Decoder(_Envelope)
-_notification = msgspec.json.Decoder(Notification)
-_told = msgspec.json.Decoder(Told)
+_envelope_decoder = msgspec.json.Decoder(_Envelope)
+_decoder = msgspec.json.Decoder(Notification)
+_context_decoder = msgspec.json.Decoder(ContextNotification)
 
 
 def decode(body: bytes) -> Notification:
-    """Read one body, enveloped (2.0) or bare (1.0).
+    """Decode one body, enveloped (2.0) or bare (1.0).
 
-    Raises Unreadable with a reason that quotes nothing of the body.
+    Raises Unreadable; its reason quotes nothing of the body.
     """
-    return _read(body, _notification)
+    return _decode(body, _decoder)
 
 
-def told(body: bytes) -> Told:
-    """Read one body as ``decode`` does, with what its context tells of the actor."""
-    return _read(body, _told)
+def decode_with_context(body: bytes) -> ContextNotification:
+    """Decode one body as ``decode`` does, together with the request context."""
+    return _decode(body, _context_decoder)
 
 
-def _read(body: bytes, decoder: msgspec.json.Decoder[N]) -> N:
+def read_priority(notification: Notification) -> str:
+    """Return the priority as routing keys spell it.
+
+    Raises Unreadable for a priority that oslo.messaging does not have.
+    """
+    priority = notification.priority.lower()
+    priority = "warn" if priority == "warning" else priority
+    if priority not in PRIORITIES:
+        raise Unreadable("no notification: its priority is none of oslo.messaging's seven")
+    return priority
+
+
+def _decode(body: bytes, decoder: msgspec.json.Decoder[N]) -> N:
     try:
-        envelope = _envelope.decode(body)
+        envelope = _envelope_decoder.decode(body)
         if envelope.message is msgspec.UNSET:
             if envelope.event_type is msgspec.UNSET:
-                raise Unreadable("neither an oslo.message nor an event_type: no notification")
+                raise Unreadable("no notification: neither oslo.message nor event_type is in it")
             notification = decoder.decode(body)
         else:
             notification = decoder.decode(envelope.message)

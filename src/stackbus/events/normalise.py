@@ -1,8 +1,8 @@
-"""Notification to events: who did what to which resource, with which result. Pure.
+"""Normalise: turn one notification into events: who did what to which resource, with which result.
 
-Called by ``record/recorder.py`` with each body that came over a channel; the events go on to
-``history/``. What all services have in common is read here; what is a service's own, in its file
-(``services/<service>.py``); the vocabulary is in ``actions.py``.
+Pure. The recorder hands over each body that a channel delivered; the events go on to the history.
+This file reads what all services have in common: actor, time, priority, outcome. The resources are
+read by the service's file (``services/<service>.py``), actions are translated by ``actions.py``.
 """
 
 from __future__ import annotations
@@ -15,75 +15,71 @@ from functools import lru_cache
 import msgspec
 
 from stackbus.errors import Unreadable
-from stackbus.events import audit
+from stackbus.events import cadf_http
 from stackbus.events.actions import EXISTS, NO_PHASE, PHASES, SYNONYMS
-from stackbus.events.envelope import Told, told
+from stackbus.events.envelope import ContextNotification, decode_with_context, read_priority
 from stackbus.events.model import Event
-from stackbus.services import BY_NAME, emitter
+from stackbus.services import BY_NAME, find_service
 from stackbus.services.neutron import NEUTRON
 from stackbus.services.service import (
-    PRIORITIES,
     SHARED_EXCHANGE,
     Payload,
     Resource,
     Service,
-    inside,
-    text,
+    as_text,
+    get_nested,
 )
 
-_NOTHING: Payload = {}
+_EMPTY: Payload = {}
 _OUTCOMES = {"success": "success", "failure": "failure"}
 _PUBLISHER = re.compile(r"[^.:]*[.:]([^@]*)")
-_EARLIEST, _LATEST = 1970, 2200
-"""The years between which the history can sort a time (ClickHouse's DateTime64 and its dates)."""
+_FIRST_YEAR, _END_YEAR = 1970, 2200
+"""The years of which the history can sort a time (ClickHouse's DateTime64 and its dates)."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Kind:
-    """What an event type says by itself."""
+    """The parts of an event type."""
 
     resource_type: str
     action: str
     phase: str
 
 
-def normalise(body: bytes, channel: str, received: datetime, emitted_by: str = "") -> list[Event]:
-    """Read one body: one event for each resource it tells of, at least one.
+def normalise(body: bytes, channel: str, received: datetime, service_name: str = "") -> list[Event]:
+    """Return one event for each resource that a notification names, and at least one.
 
-    ``emitted_by`` is the service's name, where the channel knows it. What no service is known to
-    send stays whole: its ``service`` or its ``resource_type`` is empty. Raises Unreadable with a
-    reason that quotes nothing of the body.
+    ``service_name`` is the service that published it, if the channel knows. An event that stackbus
+    does not recognise keeps its payload; its ``service`` or its ``resource_type`` is empty.
+
+    Raises Unreadable; its reason quotes nothing of the body.
     """
-    notification = told(body)
+    notification = decode_with_context(body)
     try:
         payload = msgspec.json.decode(notification.payload)
     except (msgspec.MsgspecError, UnicodeError, RecursionError) as error:
         raise Unreadable(f"its payload cannot be read: {type(error).__name__}") from error
-    fields: Payload = payload if isinstance(payload, dict) else _NOTHING
-    service = BY_NAME.get(emitted_by) or _emitter(notification.event_type, fields)
-    if notification.event_type.startswith(audit.TYPE):
-        name = audit.service(fields)
-        kind = _Kind(
-            audit.resource_type(fields),
-            SYNONYMS.get(audit.action(fields), audit.action(fields)),
-            "start" if notification.event_type.endswith(".request") else "end",
-        )
-        resources = [audit.read(fields)]
+    fields: Payload = payload if isinstance(payload, dict) else _EMPTY
+    service = BY_NAME.get(service_name) or _guess_service(notification.event_type, fields)
+    if notification.event_type.startswith(cadf_http.EVENT_TYPE_PREFIX):
+        name = cadf_http.read_service(fields)
+        kind = _read_http_kind(notification.event_type, fields)
+        resources = [cadf_http.read_resource(fields)]
     elif service is not None:
         name = service.name
-        kind = _kind(service.name, notification.event_type)
+        kind = _read_kind(service.name, notification.event_type)
         if service.is_report(fields):
             kind = _Kind(kind.resource_type, EXISTS, NO_PHASE)
-        resources = list(service.read(notification.event_type, fields))
-        if isinstance(payload, str):  # Glance's failed upload
+        resources = list(service.read_resources(notification.event_type, fields))
+        if isinstance(payload, str):  # a failed image.upload of Glance
             resources = [Resource(attributes={"reason": payload})]
     else:
         name, kind, resources = "", _split("", "", notification.event_type), [Resource()]
-    return _events(notification, name, kind, resources, fields, channel, received)
+    return _build_events(notification, name, kind, resources, fields, channel, received)
 
 
-def _events(
-    notification: Told,
+def _build_events(
+    notification: ContextNotification,
     service: str,
     kind: _Kind,
     resources: list[Resource],
@@ -91,11 +87,9 @@ def _events(
     channel: str,
     received: datetime,
 ) -> list[Event]:
-    priority = _priority(notification.priority)
-    time = _time(notification.timestamp)
-    actor = _actor(notification, payload)
-    told_outcome = text(payload.get("outcome"))
-    error = isinstance(payload.get("exception"), str)
+    priority = read_priority(notification)
+    time = _parse_time(notification.timestamp)
+    actor = _read_actor(notification, payload)
     return [
         Event(
             id=notification.message_id,
@@ -106,10 +100,10 @@ def _events(
             type=notification.event_type,
             action=kind.action,
             phase=kind.phase,
-            outcome=_outcome(kind, priority, told_outcome, resource, error=error),
+            outcome=_decide_outcome(kind, priority, payload, resource),
             priority=priority,
             publisher=notification.publisher_id,
-            host=_host(notification.publisher_id),
+            host=_read_host(notification.publisher_id),
             resource_type=kind.resource_type,
             resource_id=resource.id,
             resource_name=resource.name,
@@ -129,7 +123,7 @@ def _events(
 
 
 class _Actor(msgspec.Struct, frozen=True, gc=False):
-    """Who did it, from where, in which request."""
+    """The user who caused a notification, the request, and the address it came from."""
 
     user_id: str
     user_name: str
@@ -139,55 +133,48 @@ class _Actor(msgspec.Struct, frozen=True, gc=False):
     address: str
 
 
-def _actor(notification: Told, payload: Payload) -> _Actor:
-    """Read the actor: the request context's, CADF's initiator, or what a versioned payload says.
+def _read_actor(notification: ContextNotification, payload: Payload) -> _Actor:
+    """Read the actor from the request context, else CADF's initiator, else a versioned payload.
 
-    CADF's ``initiator.id`` may be hashed where Keystone told it, so it counts for
-    keystonemiddleware alone, which gives no other.
+    Keystone may hash CADF's ``initiator.id``, so it counts only for keystonemiddleware's audit
+    filter, which has no other user id.
     """
     initiator = payload.get("initiator")
     data = payload.get("nova_object.data")
-    audited = notification.event_type.startswith(audit.TYPE)
+    is_http = notification.event_type.startswith(cadf_http.EVENT_TYPE_PREFIX)
     return _Actor(
-        user_id=text(notification.context_user_id)
-        or text(notification.context_user)
-        or text(inside(initiator, "user_id"))
-        or text(inside(data, "action_initiator_user"))
-        or (text(inside(initiator, "id")) if audited else None)
-        or "",
-        user_name=text(notification.context_user_name)
-        or text(inside(initiator, "username"))
-        or text(inside(initiator, "name"))
-        or "",
-        project_id=text(notification.context_project_id)
-        or text(notification.context_tenant)
-        or text(inside(initiator, "project_id"))
-        or text(inside(data, "action_initiator_project"))
-        or "",
-        request_id=text(notification.context_request_id)
-        or text(inside(initiator, "request_id"))
-        or text(inside(data, "request_id"))
-        or "",
-        global_request_id=text(notification.context_global_request_id)
-        or text(inside(initiator, "global_request_id"))
-        or "",
-        address=text(inside(initiator, "host", "address"))
-        or text(notification.context_remote_address)
-        or "",
+        user_id=as_text(notification.context_user_id)
+        or as_text(notification.context_user)
+        or as_text(get_nested(initiator, "user_id"))
+        or as_text(get_nested(data, "action_initiator_user"))
+        or (as_text(get_nested(initiator, "id")) if is_http else ""),
+        user_name=as_text(notification.context_user_name)
+        or as_text(get_nested(initiator, "username"))
+        or as_text(get_nested(initiator, "name")),
+        project_id=as_text(notification.context_project_id)
+        or as_text(notification.context_tenant)
+        or as_text(get_nested(initiator, "project_id"))
+        or as_text(get_nested(data, "action_initiator_project")),
+        request_id=as_text(notification.context_request_id)
+        or as_text(get_nested(initiator, "request_id"))
+        or as_text(get_nested(data, "request_id")),
+        global_request_id=as_text(notification.context_global_request_id)
+        or as_text(get_nested(initiator, "global_request_id")),
+        address=as_text(get_nested(initiator, "host", "address"))
+        or as_text(notification.context_remote_address),
     )
 
 
-def _outcome(
-    kind: _Kind, priority: str, told_outcome: str | None, resource: Resource, *, error: bool
-) -> str:
-    """Tell how it went: what is told counts, then the phase, then the priority.
+def _decide_outcome(kind: _Kind, priority: str, payload: Payload, resource: Resource) -> str:
+    """Return CADF's outcome if there is one, else decide by phase, priority and state.
 
-    The end of a creation that left its resource in state ``error`` is a failure, whatever it is
-    called: Cinder's backups end so.
+    The end of a creation whose resource is in state ``error`` is a failure: Cinder's backups fail
+    with an event ``backup.create.end``.
     """
-    if told_outcome is not None:
-        return _OUTCOMES.get(told_outcome, "unknown")
-    if kind.phase == "error" or priority in {"error", "critical"} or error:
+    if outcome := as_text(payload.get("outcome")):
+        return _OUTCOMES.get(outcome, "unknown")
+    has_exception = isinstance(payload.get("exception"), str)
+    if kind.phase == "error" or priority in {"error", "critical"} or has_exception:
         return "failure"
     if kind.phase == "start" or kind.action in {"", EXISTS}:
         return "unknown"
@@ -196,20 +183,30 @@ def _outcome(
     return "success"
 
 
-def _emitter(event_type: str, payload: Payload) -> Service | None:
-    """Tell the service by the event type. Masakari and Neutron both have segments."""
+def _guess_service(event_type: str, payload: Payload) -> Service | None:
+    """Find the service by the event type. Masakari and Neutron both have segments."""
     if event_type.startswith("segment.") and "masakari_object.data" not in payload:
         return NEUTRON
-    return emitter(SHARED_EXCHANGE, event_type)
+    return find_service(SHARED_EXCHANGE, event_type)
+
+
+def _read_http_kind(event_type: str, payload: Payload) -> _Kind:
+    action = cadf_http.read_action(payload)
+    return _Kind(
+        resource_type=cadf_http.read_resource_type(payload),
+        action=SYNONYMS.get(action, action),
+        phase="start" if event_type.endswith(".request") else "end",
+    )
 
 
 @lru_cache(maxsize=4096)
-def _kind(service_name: str, event_type: str) -> _Kind:
+def _read_kind(service_name: str, event_type: str) -> _Kind:
+    """Split an event type at the longest prefix that the service lists as a resource type."""
     service = BY_NAME[service_name]
     words = event_type.split(".")
     for count in range(len(words), 0, -1):
         prefix = ".".join(words[:count])
-        if resource_type := service.resources.get(prefix):
+        if resource_type := service.resource_types.get(prefix):
             return _split(resource_type, prefix, event_type, service)
     return _split("", words[0], event_type, service)
 
@@ -217,27 +214,20 @@ def _kind(service_name: str, event_type: str) -> _Kind:
 def _split(
     resource_type: str, prefix: str, event_type: str, service: Service | None = None
 ) -> _Kind:
-    """Split what follows ``prefix`` into action and phase."""
-    rest = event_type.removeprefix(prefix).removeprefix(".")
-    words = [word for word in rest.split(".") if word]
+    """Split the words after ``prefix`` into action and phase."""
+    words = [word for word in event_type.removeprefix(prefix).split(".") if word]
     phase = NO_PHASE
     if words and words[-1] in PHASES:
         phase = PHASES[words.pop()]
     action = "_".join(words)
-    own = (service.actions.get(event_type) or service.actions.get(action)) if service else None
-    return _Kind(resource_type, own or SYNONYMS.get(action, action), phase)
+    translation = None
+    if service is not None:
+        translation = service.actions.get(event_type) or service.actions.get(action)
+    return _Kind(resource_type, translation or SYNONYMS.get(action, action), phase)
 
 
-def _priority(told_priority: str) -> str:
-    priority = told_priority.lower()
-    priority = "warn" if priority == "warning" else priority
-    if priority not in PRIORITIES:
-        raise Unreadable("no notification: its priority is none of oslo.messaging's seven")
-    return priority
-
-
-def _host(publisher: str) -> str:
-    """Give the host in ``compute.host-1``, ``nova-compute:host-1``, ``volume.host-1@lvm#pool``.
+def _read_host(publisher: str) -> str:
+    """Read the host of ``compute.host-1``, ``nova-compute:host-1`` or ``volume.host-1@lvm#pool``.
 
     Nova's legacy ``aggregate.1`` names no host.
     """
@@ -245,17 +235,17 @@ def _host(publisher: str) -> str:
     return "" if match is None or match[1].isdecimal() else match[1]
 
 
-def _time(timestamp: str) -> datetime:
-    """Read oslo's naive UTC timestamp.
+def _parse_time(timestamp: str) -> datetime:
+    """Parse oslo's timestamp, naive UTC.
 
-    Raises Unreadable for what is none, or lies outside the years that the history can sort: the
-    time is part of an event's place in it.
+    Raises Unreadable for anything else, and for a year that the history cannot sort: an event is
+    stored in the order of its time.
     """
     try:
         moment = datetime.fromisoformat(timestamp)
         moment = moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
     except (ValueError, OverflowError):
-        raise Unreadable("no notification: its timestamp is none") from None
-    if not _EARLIEST <= moment.year < _LATEST:
+        raise Unreadable("no notification: its timestamp is not a time") from None
+    if not _FIRST_YEAR <= moment.year < _END_YEAR:
         raise Unreadable("no notification: its timestamp is before 1970 or after 2199")
     return moment

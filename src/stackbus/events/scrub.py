@@ -1,12 +1,13 @@
-"""Take secrets out of a notification. Pure: bytes in, bytes and the paths of what went out.
+"""Mask the secrets of a notification. Pure: bytes in, bytes and the masked paths out.
 
-Called by ``relay/relay.py`` for each delivery (and by the recorder for what did not come through
-the relay); what comes out is published. Two steps: a look at the bytes that clears most bodies,
-which then pass untouched; and a walk through the decoded body for the others. The look must never
-clear what the walk would change: both read the same lists, and a test holds them to it.
+The relay scrubs each delivery before it publishes it; the recorder scrubs bodies that did not pass
+the relay. There are two steps. A check of the raw bytes clears most bodies, which stay untouched;
+the others are decoded and walked. The check must never clear a body that the walk would change:
+both use the same lists, and a test compares them.
 
-Two kinds of secrets: a value under a *telling name* becomes ``***`` whole; of a value that holds a
-*telling shape*, what has that shape becomes ``***``. At any depth, in JSON inside strings too.
+There are two kinds of secrets. The whole value under a *sensitive name* becomes ``***``. In any
+other string, the part that matches a *secret pattern* becomes ``***``. Both apply at any depth, and
+in JSON inside strings.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from stackbus.services import SERVICES
 
 MASK = "***"
 
-TELLING_NAMES = (
+SENSITIVE_NAMES = (
     "passw",  # password, passwd, admin_password, ipmi_password, ...
     "passphrase",
     "passcode",
@@ -44,9 +45,9 @@ TELLING_NAMES = (
     "injectedfile",
     "personality",  # the older name of injected files
 )
-"""A name is telling if it contains one of these, whatever its case and separators."""
+"""A name is sensitive if it contains one of these, whatever its case and separators..."""
 
-HARMLESS_ENDINGS = (
+HARMLESS_SUFFIXES = (
     "id",
     "ids",
     "uuid",
@@ -70,9 +71,9 @@ HARMLESS_ENDINGS = (
     "status",
     "infos",
 )
-"""...unless it ends with one of these: then it speaks about a secret without holding it."""
+"""...unless it ends with one of these: then its value describes a secret and is none."""
 
-TELLING_SHAPES = (
+SECRET_PATTERNS = (
     r"gAAAA[A-Za-z0-9_-]{40,}(?:={1,2}|(?:%3[Dd]){1,2})?",  # Fernet token
     r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){2,4}",  # JWT: JWS has three parts, JWE five
     (
@@ -85,15 +86,15 @@ TELLING_SHAPES = (
         r"|access_?key|temp_url_sig|x-amz-signature)=)[^&;\s#\"'\\]+"  # ...?password=...
     ),
 )
-"""What has one of these shapes is a secret wherever it stands (the groups are kept)."""
+"""Text that matches one of these is secret under any name. The named groups are not masked."""
 
-_SHAPE_MARKS = (b"gaaaa", b"eyj", b"tempurlsig", b"xamzsignature")
+_PATTERN_MARKS = (b"gaaaa", b"eyj", b"tempurlsig", b"xamzsignature")
 _URL_WITH_PASSWORD = re.compile(rb"://[^/?#:@\"']*:[^/?#@\"']*@")
 _ESCAPED_ASCII = re.compile(rb"\\u00[2-7]|\\/")
-"""An escape that no serialiser needs and that could hide a name or a shape from the look."""
-_SQUEEZE = bytes(range(256)).lower()
+"""An escape that no serialiser needs, and that could hide a name or a pattern from the check."""
+_LOWER_CASE = bytes(range(256)).lower()
 _SEPARATORS = b"_-. "
-_SQUEEZE_NAME = str.maketrans("", "", _SEPARATORS.decode())
+_DROP_SEPARATORS = str.maketrans("", "", _SEPARATORS.decode())
 
 _SECRET_FIELDS = tuple((prefix, field) for service in SERVICES for prefix, field in service.secrets)
 
@@ -104,192 +105,195 @@ _VALUE = re.compile(
     r"""|(?!null|true|false|None|True|False)[-+.\w]+""",
     re.DOTALL,
 )
-"""A name and its value in what looks like JSON or like Python, with quotes escaped any number of
-times; a value that is cut short reaches to the end."""
+"""A name and its value in text that resembles JSON or Python, its quotes escaped any number of
+times. A truncated value extends to the end of the text."""
 
 
 @dataclass(frozen=True, slots=True)
 class Scrubbed:
-    """A body that may leave, and the paths at which something was taken out of it."""
+    """A body without secrets, and the paths at which a value was masked."""
 
     body: bytes
     paths: tuple[str, ...] = ()
 
 
 class Scrubber:
-    """The lists, compiled once; ``scrub`` is the one verb."""
+    """The compiled lists of names and patterns."""
 
-    def __init__(self, names: Iterable[str] = (), shapes: Iterable[str] = ()) -> None:
-        """Extend the lists by ``names`` and ``shapes``, as the settings give them.
+    def __init__(self, names: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
+        """Compile the lists, extended by ``names`` and ``patterns`` from the settings.
 
-        Raises re.error for a shape that is no regular expression.
+        Raises re.error for a pattern that is not a regular expression.
         """
-        extra_names = tuple(_squeezed(name) for name in names if _squeezed(name))
-        extra_shapes = tuple(shapes)
-        self._names = TELLING_NAMES + extra_names
-        self._marks = tuple(name.encode() for name in self._names) + _SHAPE_MARKS
-        # A repeated (?P<name>) is an error in one pattern, so each extra shape stays its own.
-        self._shapes = [re.compile("|".join(TELLING_SHAPES), re.DOTALL)]
-        self._extra = [re.compile(shape) for shape in extra_shapes]
-        self._shapes += self._extra
-        endings = "|".join(HARMLESS_ENDINGS)
-        self._harmless_name = re.compile(rf"(?:{endings})\Z")
-        # After a telling word: the rest of a name whose value cannot be a secret. An empty text
-        # is two quotes like the one that ended the name: one with more escapes begins a value.
+        extra_names = tuple(name for name in map(_normalise_name, names) if name)
+        self._names = SENSITIVE_NAMES + extra_names
+        self._marks = tuple(name.encode() for name in self._names) + _PATTERN_MARKS
+        # Each extra pattern is compiled alone: two may use the same (?P<name>).
+        self._extra_patterns = [re.compile(pattern) for pattern in patterns]
+        self._patterns = [re.compile("|".join(SECRET_PATTERNS), re.DOTALL), *self._extra_patterns]
+        suffixes = "|".join(HARMLESS_SUFFIXES)
+        self._harmless_name = re.compile(rf"(?:{suffixes})\Z")
+        # The rest of a name after a sensitive word, if its value cannot be a secret. An empty
+        # string is two quotes like the one that ended the name: one with more escapes begins a
+        # value.
         self._harmless_rest = re.compile(
-            rf"[a-z0-9]*?(?:(?:{endings})\\*\":"
+            rf"[a-z0-9]*?(?:(?:{suffixes})\\*\":"
             rf"|(?P<quote>\\*\"):(?:null|true|false|(?P=quote)(?P=quote)|\[\]|{{}})[,}}\]])".encode()
         )
 
     def scrub(self, body: bytes, event_type: str) -> Scrubbed:
-        """Take the secrets out of ``body``, a JSON text.
+        """Mask the secrets of ``body``, a JSON text.
 
-        What holds none comes back as the same bytes. Raises Unreadable where the walk is needed
-        and the body cannot be walked: then nobody can say what is in it.
+        A body without secrets is returned as the same object. Raises Unreadable for a body that
+        needs the walk and cannot be decoded, or has a key twice in one object.
         """
         fields = frozenset(
             field for prefix, field in _SECRET_FIELDS if event_type.startswith(prefix)
         )
         if not fields and self.is_clear(body):
             return Scrubbed(body)
-        return self._walked(body, fields)
+        return self._walk(body, fields)
 
-    def without_secrets(self, data: bytes) -> bytes:
-        """Mask what can be found of secrets in ``data`` that is no notification, or not whole.
+    def mask_secrets(self, data: bytes) -> bytes:
+        """Mask the secrets that can be found in ``data``, which may be truncated or not JSON.
 
-        JSON is walked as ``scrub`` does; in anything else, values that stand after a telling name
-        and what has a telling shape are masked. All else stays as it is.
+        JSON is walked as in ``scrub``. In other data, values after a sensitive name and matches of
+        a secret pattern are masked, and every other byte stays as it is.
         """
         try:
-            return self._walked(data, _ALL_FIELDS).body
+            return self._walk(data, _ALL_FIELDS).body
         except Unreadable:
-            text = self._without_named(data.decode("latin-1"))
-            return self.without_shapes(text).encode("latin-1", "replace")
+            text = self._mask_named_values(data.decode("latin-1"))
+            return self.mask_patterns(text).encode("latin-1", "replace")
 
     def is_clear(self, body: bytes) -> bool:
-        """Tell by a look at the bytes that no secret can be in ``body``; when unsure, False."""
-        squeezed = body.translate(_SQUEEZE, _SEPARATORS)
+        """Return whether the bytes of ``body`` rule a secret out; False if in doubt."""
+        compact = body.translate(_LOWER_CASE, _SEPARATORS)
         for mark in self._marks:
-            at = squeezed.find(mark)
-            while at >= 0:
-                end = at + len(mark)
-                rest = self._harmless_rest.match(squeezed, end)
-                if rest is None:
+            start = compact.find(mark)
+            while start >= 0:
+                end = start + len(mark)
+                if self._harmless_rest.match(compact, end) is None:
                     return False
-                at = squeezed.find(mark, end)
-        if _ESCAPED_ASCII.search(body) or _URL_WITH_PASSWORD.search(squeezed):
+                start = compact.find(mark, end)
+        if _ESCAPED_ASCII.search(body) or _URL_WITH_PASSWORD.search(compact):
             return False
-        if not self._extra:
+        if not self._extra_patterns:
             return True
         text = body.decode("utf-8", "replace")
-        return not any(shape.search(text) for shape in self._extra)
+        return not any(pattern.search(text) for pattern in self._extra_patterns)
 
-    def is_telling(self, name: str) -> bool:
-        """Tell whether a value under ``name`` is a secret."""
-        squeezed = _squeezed(name)
-        return any(telling in squeezed for telling in self._names) and not (
-            self._harmless_name.search(squeezed)
+    def is_sensitive(self, name: str) -> bool:
+        """Return whether the value under ``name`` is a secret."""
+        normal_name = _normalise_name(name)
+        return any(word in normal_name for word in self._names) and not (
+            self._harmless_name.search(normal_name)
         )
 
-    def without_shapes(self, text: str) -> str:
-        """Give ``text`` with all that has a telling shape masked."""
-        for shape in self._shapes:
-            text = shape.sub(_masked, text)
+    def mask_patterns(self, text: str) -> str:
+        """Return ``text`` with every match of a secret pattern masked."""
+        for pattern in self._patterns:
+            text = pattern.sub(_mask_match, text)
         return text
 
-    def _walked(self, body: bytes, fields: frozenset[str]) -> Scrubbed:
+    def _walk(self, body: bytes, fields: frozenset[str]) -> Scrubbed:
         try:
-            tree = json.loads(body, object_pairs_hook=_unique)
+            tree = json.loads(body, object_pairs_hook=_build_object)
             walk = _Walk(self, fields)
-            tree = walk.value(tree, "")
+            tree = walk.mask_value(tree, "")
             if not walk.paths:
                 return Scrubbed(body)
             return Scrubbed(json.dumps(tree).encode(), tuple(walk.paths))
         except (ValueError, RecursionError) as error:
             raise Unreadable(f"cannot be searched for secrets: {type(error).__name__}") from error
 
-    def _without_named(self, text: str) -> str:
-        """Mask what stands after a telling name in a text that is no JSON."""
-        parts, done = [], 0
-        while name := _NAME.search(text, done):
-            parts.append(text[done : name.end()])
-            done = name.end()
-            if name["name"] in _ALL_FIELDS or self.is_telling(name["name"]):
-                value = _VALUE.match(text, done)
+    def _mask_named_values(self, text: str) -> str:
+        """Mask the values after sensitive names in a text that is not JSON."""
+        parts, position = [], 0
+        while name := _NAME.search(text, position):
+            parts.append(text[position : name.end()])
+            position = name.end()
+            if name["name"] in _ALL_FIELDS or self.is_sensitive(name["name"]):
+                value = _VALUE.match(text, position)
                 if value is not None:
                     parts.append((value["open"] or "") + MASK + (value["close"] or ""))
-                    done = value.end()
-        return "".join(parts) + text[done:]
+                    position = value.end()
+        return "".join(parts) + text[position:]
 
 
 class _Walk:
-    """One walk through one decoded body; collects the paths of what it masked."""
+    """A walk through one decoded body, which collects the paths of masked values."""
 
     def __init__(self, scrubber: Scrubber, fields: frozenset[str]) -> None:
         self._scrubber = scrubber
         self._fields = fields
         self.paths: list[str] = []
 
-    def value(self, value: object, path: str) -> object:
+    def mask_value(self, value: object, path: str) -> object:
         if isinstance(value, str):
-            return self._text(value, path)
+            return self._mask_text(value, path)
         if isinstance(value, dict):
-            return self._object(value, path)
+            return self._mask_object(value, path)
         if isinstance(value, list):
-            return [self.value(item, f"{path}[{index}]") for index, item in enumerate(value)]
+            return [self.mask_value(item, f"{path}[{index}]") for index, item in enumerate(value)]
         return value
 
-    def _object(self, members: dict[str, object], path: str) -> dict[str, object]:
-        pair = _pair(members)
+    def _mask_object(self, members: dict[str, object], path: str) -> dict[str, object]:
+        pair_name = _read_pair_name(members)
         walked: dict[str, object] = {}
         for name, value in members.items():
-            shown = self._scrubber.without_shapes(name)
-            # The envelope is no part of the path: paths start at the notification.
-            below = path if name == "oslo.message" and not path else _join(path, shown)
-            if shown != name:
-                self.paths.append(below)
-            told_by_pair = pair is not None and name == "value" and self._is_secret_name(pair)
-            if (told_by_pair or self._is_secret_name(name)) and _may_be_secret(value):
-                self.paths.append(below)
-                walked[shown] = MASK
+            shown_name = self._scrubber.mask_patterns(name)
+            # Paths start at the notification, not at its envelope.
+            member_path = path if name == "oslo.message" and not path else _join(path, shown_name)
+            if shown_name != name:
+                self.paths.append(member_path)
+            is_secret = self._is_secret_name(name) or (
+                name == "value" and pair_name is not None and self._is_secret_name(pair_name)
+            )
+            if is_secret and _may_be_secret(value):
+                self.paths.append(member_path)
+                walked[shown_name] = MASK
             else:
-                walked[shown] = self.value(value, below)
+                walked[shown_name] = self.mask_value(value, member_path)
         return walked
 
-    def _text(self, text: str, path: str) -> str:
+    def _mask_text(self, text: str, path: str) -> str:
         if text.lstrip()[:1] in ("{", "["):
             try:
-                tree = json.loads(text, object_pairs_hook=_unique)
+                tree = json.loads(text, object_pairs_hook=_build_object)
             except _DuplicateKey:
                 raise
             except ValueError:
                 pass
             else:
-                before = len(self.paths)
-                tree = self.value(tree, path)
-                return json.dumps(tree) if len(self.paths) > before else text
-        masked = self._scrubber.without_shapes(text)
+                count_before = len(self.paths)
+                tree = self.mask_value(tree, path)
+                return json.dumps(tree) if len(self.paths) > count_before else text
+        masked = self._scrubber.mask_patterns(text)
         if masked != text:
             self.paths.append(path)
         return masked
 
     def _is_secret_name(self, name: str) -> bool:
-        return name in self._fields or self._scrubber.is_telling(name)
+        return name in self._fields or self._scrubber.is_sensitive(name)
 
 
 class _DuplicateKey(ValueError):
-    """An object has a key twice: which value a reader takes is anybody's guess."""
+    """An object has a key twice, and readers differ in which value they take."""
 
 
-def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+def _build_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
     if len(members) != len(pairs):
         raise _DuplicateKey
     return members
 
 
-def _pair(members: Mapping[str, object]) -> str | None:
-    """Give the name in ``{"key" or "name": <name>, "value": ...}``, a pair written as an object."""
+def _read_pair_name(members: Mapping[str, object]) -> str | None:
+    """Read the name of a pair written as an object: ``{"key": <name>, "value": ...}``.
+
+    ``name`` may stand in place of ``key``. None if it is not such a pair.
+    """
     if "value" not in members:
         return None
     for word in ("key", "name"):
@@ -303,18 +307,18 @@ def _may_be_secret(value: object) -> bool:
     if value is None or isinstance(value, bool):
         return False
     if isinstance(value, str):
-        # What is nothing but separators is empty to the look, and no secret.
-        return bool(value.translate(_SQUEEZE_NAME).strip("*"))
+        # The check takes a string of separators for empty: it is not a secret.
+        return bool(value.translate(_DROP_SEPARATORS).strip("*"))
     return bool(value) or isinstance(value, int | float)
 
 
-def _masked(match: re.Match[str]) -> str:
-    kept = match.groupdict()
-    return (kept.get("user") or kept.get("query") or "") + MASK
+def _mask_match(match: re.Match[str]) -> str:
+    groups = match.groupdict()
+    return (groups.get("user") or groups.get("query") or "") + MASK
 
 
-def _squeezed(name: str) -> str:
-    return name.lower().translate(_SQUEEZE_NAME)
+def _normalise_name(name: str) -> str:
+    return name.lower().translate(_DROP_SEPARATORS)
 
 
 def _join(path: str, name: str) -> str:

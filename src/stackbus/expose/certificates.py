@@ -1,8 +1,10 @@
-"""The CA, the server's certificate, and one client certificate for each consumer.
+"""Certificates: the CA's, the server's, and one client certificate for each consumer.
 
-Called by ``credentials.py``; pure but for the keys it draws. PEM texts in, PEM texts out; the
-clock is an argument. ECDSA P-256 throughout. A client certificate can do clientAuth only, its CN
-is the user's name, and RabbitMQ's EXTERNAL mechanism maps one to the other: it dies with the user.
+``credentials.py`` issues and checks them here, and puts them into Secrets. From there the server's
+certificate goes to RabbitMQ, and a client certificate to its consumer. PEM texts in, PEM texts out;
+the clock is an argument; every key is ECDSA P-256. A client certificate is for clientAuth only. Its
+CN is the name of a RabbitMQ user, and the EXTERNAL mechanism maps one to the other, so a
+certificate is of no use once its user is deleted.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 _CA_DAYS = 3650
 _BACKDATED = timedelta(minutes=5)
-"""Clocks differ: a certificate is valid a little before it was made."""
+"""How long before its creation a certificate is valid, since clocks differ."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,12 +32,12 @@ class Pair:
     key: str
 
 
-def new_ca(now: datetime, renewed: Pair | None = None) -> Pair:
-    """Make a self-signed CA; with ``renewed``, a new certificate for that CA's key.
+def new_ca(now: datetime, old: Pair | None = None) -> Pair:
+    """Create a self-signed CA; with ``old``, a new certificate for that CA's key.
 
-    A renewed CA's certificate verifies what the old one signed: subject and key are the same.
+    The new certificate verifies what ``old`` signed: subject and key are the same.
     """
-    key = _key(renewed.key) if renewed else ec.generate_private_key(ec.SECP256R1())
+    key = _key(old.key) if old else ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "stackbus CA")])
     builder = (
         _builder(name, name, key, now, _CA_DAYS)
@@ -58,21 +60,21 @@ def issue_client(ca: Pair, username: str, now: datetime, days: float) -> Pair:
 
 
 def expires(certificate: str) -> datetime:
-    """Tell when a PEM certificate ends. Raises ValueError if it is none."""
+    """Return when a PEM certificate expires. Raises ValueError for any other text."""
     return _certificate(certificate).not_valid_after_utc
 
 
 def is_ca_good(ca: Pair, now: datetime, renew_days: float) -> bool:
-    """Tell whether the CA can go on: its key fits, and it does not end soon."""
+    """Return whether the CA may stay: its key fits, and it does not expire soon."""
     try:
         certificate = _certificate(ca.certificate)
-        return _fits(certificate, ca.key) and not _ends_soon(certificate, now, renew_days)
+        return _fits(certificate, ca.key) and not _expires_soon(certificate, now, renew_days)
     except ValueError:
         return False
 
 
 def can_sign(ca: Pair) -> bool:
-    """Tell whether the CA's key is there, so that its certificate can be renewed."""
+    """Return whether the CA has a usable key, so that its certificate can be renewed."""
     try:
         _key(ca.key)
     except (ValueError, TypeError):
@@ -83,18 +85,18 @@ def can_sign(ca: Pair) -> bool:
 def is_server_good(
     pair: Pair, ca: Pair, hosts: tuple[str, ...], now: datetime, renew_days: float
 ) -> bool:
-    """Tell whether the server's certificate is this CA's, for these hosts, and not ending soon."""
+    """Return whether a server certificate is of ``ca``, for ``hosts``, and does not expire soon."""
     try:
         certificate = _certificate(pair.certificate)
         names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     except (ValueError, x509.ExtensionNotFound):
         return False
-    wanted = [_alternative(host) for host in hosts]
-    return list(names) == wanted and _is_good(certificate, pair, ca, now, renew_days)
+    alternatives = [_alternative(host) for host in hosts]
+    return list(names) == alternatives and _is_good(certificate, pair, ca, now, renew_days)
 
 
 def is_client_good(pair: Pair, ca: Pair, username: str, now: datetime, renew_days: float) -> bool:
-    """Tell whether a client certificate is this CA's, for this user, and not ending soon."""
+    """Return whether a client certificate is of ``ca``, for this user, and does not expire soon."""
     try:
         certificate = _certificate(pair.certificate)
     except ValueError:
@@ -179,7 +181,7 @@ def _is_good(
         certificate.verify_directly_issued_by(_certificate(ca.certificate))
     except (ValueError, TypeError, InvalidSignature):
         return False
-    return _fits(certificate, pair.key) and not _ends_soon(certificate, now, renew_days)
+    return _fits(certificate, pair.key) and not _expires_soon(certificate, now, renew_days)
 
 
 def _fits(certificate: x509.Certificate, key: str) -> bool:
@@ -189,8 +191,8 @@ def _fits(certificate: x509.Certificate, key: str) -> bool:
         return False
 
 
-def _ends_soon(certificate: x509.Certificate, now: datetime, renew_days: float) -> bool:
-    # A lifetime shorter than the warning would mean a new certificate at each apply.
+def _expires_soon(certificate: x509.Certificate, now: datetime, renew_days: float) -> bool:
+    # With a lifetime below renew_days, every apply would issue a new certificate.
     lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
     return certificate.not_valid_after_utc - now < min(timedelta(days=renew_days), lifetime / 3)
 

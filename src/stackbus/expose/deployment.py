@@ -1,9 +1,9 @@
-"""The OpenStackDeployment: read, checked, and turned into a value.
+"""The OpenStackDeployment: read, validated, and turned into a value.
 
-Called by the doors with a file (``load``) or by the operator with a resource (``parse``); the
-value goes to ``topology.py``. Every mistake is found in one run, each with its path in the
-document, the value that stands there, and the mend. What MOSK's resource holds besides
-``spec.features.services`` and ``spec.features.messaging.notifications.external`` is let through.
+``load`` reads a YAML file, ``parse`` a resource that the operator received. ``topology.py`` builds
+the items in RabbitMQ from the result. Validation reports every mistake in one run, each with its
+path in the document, its value, and what to do. Everything else that MOSK's resource holds beside
+``spec.features.services`` and ``spec.features.messaging.notifications.external`` is ignored.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import difflib
 import re
 import reprlib
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Literal
@@ -22,34 +22,32 @@ from os_service_types import ServiceTypes
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, ValidationError
 from pydantic_core import ErrorDetails, PydanticCustomError
 
+from stackbus.bus.names import PRIORITIES
+from stackbus.bus.routing import PATTERN_WORD, PROJECT_ID, RoutingFilter
 from stackbus.errors import InputError, InvalidDeployment, Mistake
 from stackbus.services import BY_NAME, SERVICES
-from stackbus.services.service import PRIORITIES, PROJECT_ID
+from stackbus.units import WHOLE_DURATION, parse_duration, parse_size
 
 API_VERSION = "lcm.mirantis.com/v1alpha1"
 KIND = "OpenStackDeployment"
 EXTERNAL = "spec.features.messaging.notifications.external"
 
 MAX_TOPIC_NAME = 253 - len("openstack-") - len("-notifications")
-"""Characters: beyond it ``openstack-<topic>-notifications`` is no legal Secret name."""
+"""Characters of a topic's name at most, so that ``openstack-<topic>-notifications`` is legal."""
 
 MAX_BINDINGS = 1000
 """Bindings of one topic's filter; each combination of the four lists is one."""
 
 MAX_TOPICS = 500
-"""Topics of one deployment at most: Kubernetes wants a limit, to know what its checks cost."""
+"""Topics of one deployment at most: Kubernetes needs a limit to bound the cost of validation."""
 
 MAX_AGE = (2**32 - 1) // 1000
 """Seconds: RabbitMQ's message TTL is a 32-bit number of milliseconds (rabbit_misc.erl)."""
 
 SUBDOMAIN = re.compile(r"[a-z0-9]([-a-z0-9]*[a-z0-9])?(\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*")
-PATTERN_WORD = re.compile(r"\*|#|[A-Za-z0-9_:@-]+")
-AGE = re.compile(r"([0-9]{1,9})(s|m|h|d|w)")
-BYTES = re.compile(r"([0-9]{1,15})(B|[kKMGT]B|[KMGT]iB)")
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _MAX_FILE = 16 * 1024**2
 
-# What MOSK's `spec.features.services` names beside the official service types (rockoon's crds).
+# Legal in MOSK's `spec.features.services` beside the official service types (rockoon's crds).
 OTHER_SERVICES = frozenset(
     """
     alarm alarming backup cloudprober coordination dashboard database descheduler
@@ -61,7 +59,7 @@ OTHER_SERVICES = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Queue:
-    """How a topic's queues keep notifications; None: the settings' default."""
+    """How long and how much a topic's queues keep; None stands for the default in the settings."""
 
     type: str = "quorum"
     max_age: int | None = None
@@ -70,7 +68,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic: its name, what passes its filter (None: all), and what its consumer may do."""
+    """One topic: its name, its filter (None lets all pass), and what its consumer may do."""
 
     name: str
     services: tuple[str, ...] | None = None
@@ -83,7 +81,7 @@ class Topic:
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """What an administrator asked for. ``services``: names of the enabled ones, None for all."""
+    """The deployment. ``services``: names of the enabled services, None for all ten."""
 
     name: str
     namespace: str
@@ -91,7 +89,7 @@ class Deployment:
     topics: tuple[Topic, ...] = ()
 
     def to_document(self) -> dict[str, object]:
-        """Give the resource that ``parse`` reads as this deployment."""
+        """Return the resource that ``parse`` reads as this deployment."""
         external: dict[str, object] = {
             "enabled": True,
             "topics": [topic.name for topic in self.topics],
@@ -108,86 +106,76 @@ class Deployment:
         }
 
 
-RECORD_TOPIC = "stackbus.record"
-"""The topic of the recorder that runs beside the private broker; no deployment may list it."""
-
 NOTHING = Deployment(name="openstack", namespace="openstack")
-"""The deployment of a bus to which none was applied yet: no topics."""
+"""The deployment before the first apply: no topics."""
 
 
 def load(path: Path) -> Deployment:
-    """Read and check the deployment in the YAML file ``path`` (``-``: standard input).
+    """Read and validate the deployment in the YAML file ``path`` (``-``: standard input).
 
-    Raises InputError for a file that cannot be read as one YAML document, InvalidDeployment for
-    one that is no valid deployment.
+    Raises InputError if the file is not one YAML document, InvalidDeployment if the document is
+    not a valid deployment.
     """
     origin = "standard input" if str(path) == "-" else str(path)
     return parse(_document(origin, _text(path, origin)), origin)
 
 
 def parse(document: object, origin: str) -> Deployment:
-    """Check a document that is already in memory; ``origin`` names it in errors."""
+    """Validate a document that is already in memory; ``origin`` names it in errors."""
     mistakes: list[Mistake] = []
     if not isinstance(document, Mapping):
         raise InvalidDeployment(
-            origin, [Mistake("(the document)", _shown(document), f"must be a {KIND} object")]
+            origin, [Mistake("(the document)", _show(document), f"must be a {KIND} object")]
         )
-    mistakes += _head(document)
-    services, found = _enabled_services(document)
-    mistakes += found
-    external, found = _external(document)
-    mistakes += found
+    mistakes += _head_mistakes(document)
+    services, service_mistakes = _enabled_services(document)
+    external, external_mistakes = _external_block(document)
+    mistakes += [*service_mistakes, *external_mistakes]
     if external is None:
         if mistakes:
             raise InvalidDeployment(origin, mistakes)
         return Deployment(*_identity(document), services=services)
-    mistakes += _names_and_references(external, services)
+    mistakes += _reference_mistakes(external, services)
     try:
-        checked = _External.model_validate(external)
+        block = _External.model_validate(external)
     except ValidationError as error:
         mistakes += [_mistake(details) for details in error.errors(include_url=False)]
         raise InvalidDeployment(origin, mistakes) from None
-    topics = tuple(_topic(name, checked.settings.get(name)) for name in checked.topics)
+    topics = tuple(_topic(name, block.settings.get(name)) for name in block.topics)
     mistakes += [
         Mistake(
             f"{EXTERNAL}.settings.{topic.name}",
-            f"{bindings} bindings",
+            f"{count} bindings",
             f"services x priorities x projects x events make more than {MAX_BINDINGS}: "
             "shorten a list, or leave one out",
         )
         for topic in topics
-        if (bindings := len(filters(topic, services))) > MAX_BINDINGS
+        if (count := len(binding_keys(topic, services))) > MAX_BINDINGS
     ]
     if mistakes:
         raise InvalidDeployment(origin, mistakes)
     return Deployment(
-        *_identity(document), services=services, topics=topics if checked.enabled else ()
+        *_identity(document), services=services, topics=topics if block.enabled else ()
     )
 
 
-def filters(topic: Topic, enabled: tuple[str, ...] | None) -> tuple[str, ...]:
-    """Give the routing keys by which ``topic`` is bound to the outer exchange.
+def binding_keys(topic: Topic, enabled: tuple[str, ...] | None) -> tuple[str, ...]:
+    """Return the routing keys by which ``topic`` is bound to the outer exchange.
 
-    One for each combination of priority, service, project and event pattern.
+    ``enabled``: the deployment's services, which hold for a topic without a list of its own.
     """
     services = topic.services if topic.services is not None else enabled
-    lists = (topic.priorities, services, topic.projects, topic.events)
-    if all(chosen is None for chosen in lists):
-        return ("#",)
-    priorities, names, projects, events = (("*",) if chosen is None else chosen for chosen in lists)
-    events = ("#",) if topic.events is None else events
-    return tuple(
-        f"{priority}.{name}.{project}.{event}"
-        for priority in priorities
-        for name in names
-        for project in projects
-        for event in events
-    )
+    return RoutingFilter(
+        services=services or (),
+        event_types=topic.events or (),
+        projects=topic.projects or (),
+        priorities=topic.priorities or (),
+    ).binding_keys()
 
 
-def service_named(name: str) -> str | None:
-    """Give the service's name for its name or type (``compute`` gives ``nova``), None for none."""
-    service = BY_NAME.get(name)
+def service_name(name_or_type: str) -> str | None:
+    """Return a service's name for its name or type (``compute`` is ``nova``), None if unknown."""
+    service = BY_NAME.get(name_or_type)
     return service.name if service else None
 
 
@@ -198,16 +186,20 @@ def _text(path: Path, origin: str) -> str:
     try:
         raw = sys.stdin.buffer.read(_MAX_FILE + 1) if str(path) == "-" else _bytes(path)
     except FileNotFoundError:
-        raise InputError(f"{origin}: no such file; name the deployment's YAML file") from None
+        raise InputError(
+            f"{origin}: no such file: give the path of the deployment's YAML file"
+        ) from None
     except OSError as error:
         raise InputError(f"{origin}: cannot be read: {error.strerror}") from error
     if len(raw) > _MAX_FILE:
-        raise InputError(f"{origin}: larger than {_MAX_FILE} bytes; this is no deployment")
+        raise InputError(
+            f"{origin}: larger than {_MAX_FILE} bytes: give the deployment's YAML file"
+        )
     try:
         return raw.decode("utf-8")
     except UnicodeDecodeError as error:
         raise InputError(
-            f"{origin}: no UTF-8 text (byte {error.start}); give the deployment's YAML file"
+            f"{origin}: not UTF-8 text (byte {error.start}): give the deployment's YAML file"
         ) from None
 
 
@@ -217,7 +209,7 @@ def _bytes(path: Path) -> bytes:
 
 
 class _Loader(yaml.SafeLoader):
-    """The safe loader, which also refuses a key that stands twice in one mapping."""
+    """The safe loader, which also refuses a key that occurs twice in one mapping."""
 
 
 def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
@@ -226,14 +218,14 @@ def _mapping(loader: _Loader, node: yaml.MappingNode) -> dict[object, object]:
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
         try:
-            doubled = key in members
+            is_duplicate = key in members
         except TypeError:
             raise yaml.constructor.ConstructorError(
                 None, None, "a key must be a plain value", key_node.start_mark
             ) from None
-        if doubled:
+        if is_duplicate:
             raise yaml.constructor.ConstructorError(
-                None, None, f"the key {_shown(key)} stands twice", key_node.start_mark
+                None, None, f"the key {_show(key)} occurs twice", key_node.start_mark
             )
         members[key] = loader.construct_object(value_node, deep=True)
     return members
@@ -247,17 +239,17 @@ def _document(origin: str, text: str) -> object:
         documents = list(yaml.load_all(text, _Loader))
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
-        where = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
-        raise InputError(f"{origin}:{where} {error.problem}") from None
+        position = f" line {mark.line + 1}, column {mark.column + 1}:" if mark else ""
+        raise InputError(f"{origin}:{position} {error.problem}") from None
     except (yaml.YAMLError, ValueError) as error:
-        raise InputError(f"{origin}: no YAML: {str(error).splitlines()[0]}") from None
+        raise InputError(f"{origin}: not YAML: {str(error).splitlines()[0]}") from None
     except RecursionError:
-        raise InputError(f"{origin}: nested too deep to be a deployment") from None
+        raise InputError(f"{origin}: nested too deeply for a deployment") from None
     documents = [document for document in documents if document is not None]
     if not documents:
-        raise InputError(f"{origin}: empty; an {KIND} was expected")
+        raise InputError(f"{origin}: empty: put one {KIND} into it")
     if len(documents) > 1:
-        raise InputError(f"{origin}: {len(documents)} documents; one {KIND} was expected")
+        raise InputError(f"{origin}: {len(documents)} documents: leave one {KIND} in it")
     return documents[0]
 
 
@@ -266,18 +258,18 @@ def _document(origin: str, text: str) -> object:
 
 def _identity(document: Mapping[object, object]) -> tuple[str, str]:
     metadata = document["metadata"]
-    assert isinstance(metadata, Mapping)  # _head has seen it
+    assert isinstance(metadata, Mapping)  # _head_mistakes checked it
     return metadata["name"], metadata.get("namespace", "openstack")
 
 
-def _head(document: Mapping[object, object]) -> Iterator[Mistake]:
-    for key, wanted in (("apiVersion", API_VERSION), ("kind", KIND)):
-        if document.get(key) != wanted:
-            yield Mistake(key, _shown_member(document, key), f"must be {wanted}")
+def _head_mistakes(document: Mapping[object, object]) -> Iterator[Mistake]:
+    for key, value in (("apiVersion", API_VERSION), ("kind", KIND)):
+        if document.get(key) != value:
+            yield Mistake(key, _show_member(document, key), f"must be {value}")
     metadata = document.get("metadata")
     if not isinstance(metadata, Mapping):
         yield Mistake(
-            "metadata", _shown_member(document, "metadata"), "must be an object with a name"
+            "metadata", _show_member(document, "metadata"), "must be an object with a name"
         )
         return
     for key in ("name", "namespace"):
@@ -285,7 +277,7 @@ def _head(document: Mapping[object, object]) -> Iterator[Mistake]:
         if not isinstance(value, str) or not SUBDOMAIN.fullmatch(value):
             yield Mistake(
                 f"metadata.{key}",
-                _shown_member(metadata, key),
+                _show_member(metadata, key),
                 "must be a Kubernetes name: lower-case letters, digits, '-' and '.'",
             )
 
@@ -296,105 +288,112 @@ def _enabled_services(
     features, mistakes = _object_at(document, ("spec", "features"))
     path = "spec.features.services"
     if features is None or "services" not in features:
-        return None, []  # _external tells what is wrong with spec.features itself
+        return None, []  # _external_block reports mistakes in spec.features itself
     listed = features["services"]
     if not isinstance(listed, list):
-        return None, [Mistake(path, _shown(listed), "must be a list of service types")]
+        return None, [Mistake(path, _show(listed), "must be a list of service types")]
     official = ServiceTypes()
-    known = {*BY_NAME, *OTHER_SERVICES, *official.all_types_by_service_type}
+    legal = {*BY_NAME, *OTHER_SERVICES, *official.all_types_by_service_type}
     names = []
     for index, name in enumerate(listed):
         if not isinstance(name, str):
             mistakes.append(
-                Mistake(f"{path}[{index}]", _shown(name), "must be a service type, a text")
+                Mistake(f"{path}[{index}]", _show(name), "must be a service type, a text")
             )
         elif service := BY_NAME.get(name):
             names.append(service.name)
-        elif name not in known and not official.is_known(name):
+        elif name not in legal and not official.is_known(name):
             mistakes.append(
                 Mistake(
                     f"{path}[{index}]",
-                    _shown(name),
-                    "no OpenStack service type" + _near(name, known),
+                    _show(name),
+                    "not an OpenStack service type" + _did_you_mean(name, legal),
                 )
             )
     if not names and not mistakes:
         mistakes.append(
             Mistake(
                 path,
-                _shown(listed),
-                "names no service that emits notifications; leave it out for all ten",
+                _show(listed),
+                "no service in it emits notifications; leave the key out for all ten",
             )
         )
-    chosen = tuple(service.name for service in SERVICES if service.name in names)
-    return chosen, mistakes
+    return tuple(service.name for service in SERVICES if service.name in names), mistakes
 
 
-def _external(
+def _external_block(
     document: Mapping[object, object],
 ) -> tuple[Mapping[object, object] | None, list[Mistake]]:
     if document.get("spec") is None:
-        return None, [Mistake("spec", _shown_member(document, "spec"), "must be an object")]
+        return None, [Mistake("spec", _show_member(document, "spec"), "must be an object")]
     holder, mistakes = _object_at(document, tuple(EXTERNAL.split(".")[:-1]))
     if holder is None or "external" not in holder:
         return None, mistakes
     external = holder["external"]
     if not isinstance(external, Mapping):
         mend = "must be an object with `enabled` and `topics`; leave the key out to expose nothing"
-        return None, [*mistakes, Mistake(EXTERNAL, _shown(external), mend)]
+        return None, [*mistakes, Mistake(EXTERNAL, _show(external), mend)]
     return external, mistakes
 
 
 def _object_at(
     document: Mapping[object, object], path: tuple[str, ...]
 ) -> tuple[Mapping[object, object] | None, list[Mistake]]:
-    """Walk to an object of the resource; absent or null on the way is None, and no mistake."""
-    here: Mapping[object, object] = document
+    """Return the object at ``path``; None, without a mistake, where a key is absent or null."""
+    current: Mapping[object, object] = document
     for index, key in enumerate(path):
-        below = here.get(key)
-        if below is None:
+        value = current.get(key)
+        if value is None:
             return None, []
-        if not isinstance(below, Mapping):
-            place = ".".join(path[: index + 1])
-            return None, [Mistake(place, _shown(below), "must be an object")]
-        here = below
-    return here, []
+        if not isinstance(value, Mapping):
+            dotted = ".".join(path[: index + 1])
+            return None, [Mistake(dotted, _show(value), "must be an object")]
+        current = value
+    return current, []
 
 
-# The `external` block: its shape is checked by pydantic ...
+# The `external` block: pydantic checks its shape ...
 
 
 def _legal_topic(name: str) -> str:
     if len(name) > MAX_TOPIC_NAME:
-        raise _refused(
+        raise _refusal(
             f"{len(name)} characters; at most {MAX_TOPIC_NAME} make a legal Secret name"
             + _suggestion(name)
         )
     if not SUBDOMAIN.fullmatch(name):
-        raise _refused(
+        raise _refusal(
             "only lower-case letters, digits, '-' and '.', with a letter or digit at both ends "
             "of each part" + _suggestion(name)
         )
     if name == "notifications":
-        raise _refused("kept for the inner bus; choose a name that says who reads it")
+        raise _refusal("reserved for the inner bus; choose another name, such as the reader's")
     if name == "amq" or name.startswith("amq."):
-        raise _refused("amq.* is RabbitMQ's own; choose another name")
+        raise _refusal("amq.* is reserved for RabbitMQ; choose another name")
     if name == "stackbus" or name.startswith("stackbus."):
-        raise _refused("stackbus and stackbus.* are kept for stackbus itself; choose another name")
+        raise _refusal("stackbus and stackbus.* are reserved for stackbus; choose another name")
     return name
 
 
 def _legal_service(name: str) -> str:
     if name not in BY_NAME:
-        raise _refused("no service type that emits notifications" + _near(name, BY_NAME))
+        raise _refusal("no service of this type emits notifications" + _did_you_mean(name, BY_NAME))
     return name
+
+
+def _legal_priority(priority: str) -> str:
+    if priority not in PRIORITIES:
+        raise _refusal(
+            f"must be one of {', '.join(PRIORITIES)}" + _did_you_mean(priority, PRIORITIES)
+        )
+    return priority
 
 
 def _legal_pattern(pattern: str) -> str:
     if len(pattern) > 150:  # noqa: PLR2004 -- the rest of 255 bytes is the key's other words
-        raise _refused("longer than 150 characters")
+        raise _refusal("longer than 150 characters")
     if not all(PATTERN_WORD.fullmatch(word) for word in pattern.split(".")):
-        raise _refused(
+        raise _refusal(
             "an AMQP topic pattern is words with dots between; a word is a text, * (any one "
             "word) or # (any words, or none)"
         )
@@ -403,44 +402,44 @@ def _legal_pattern(pattern: str) -> str:
 
 def _legal_project(project: str) -> str:
     if not PROJECT_ID.fullmatch(project):
-        raise _refused("a project's id (not its name): 1 to 64 letters, digits, '-' or '_'")
+        raise _refusal("a project's id (not its name): 1 to 64 letters, digits, '-' or '_'")
     return project
 
 
 def _age(value: object) -> object:
-    match = AGE.fullmatch(value) if isinstance(value, str) else None
-    if match is None:
-        raise _refused("a number with a unit: s, m, h, d or w, such as 3d")
-    seconds = int(match[1]) * SECONDS[match[2]]
+    if not isinstance(value, str) or not WHOLE_DURATION.fullmatch(value):
+        raise _refusal("a number with a unit: s, m, h, d or w, such as 3d")
+    try:
+        seconds = int(parse_duration(value).total_seconds())
+    except ValueError:
+        seconds = 0
     if not 0 < seconds <= MAX_AGE:
-        raise _refused(f"between 1s and {MAX_AGE // 86400}d")
+        raise _refusal(f"between 1s and {MAX_AGE // 86400}d")
     return seconds
 
 
-def _bytes_of(value: object) -> object:
-    if isinstance(value, int) and not isinstance(value, bool):
-        number = value
-    else:
-        match = BYTES.fullmatch(value) if isinstance(value, str) else None
-        if match is None:
-            raise _refused("a number of bytes, with a unit if you like: 512MiB, 1GiB, 2GB")
-        power = "BKMGT".index(match[2][0].upper())
-        number = int(match[1]) * (1024 if "i" in match[2] else 1000) ** power
-    if not 0 < number < 2**50:
-        raise _refused("more than 0 and less than 1024TiB")
-    return number
+def _size(value: object) -> object:
+    try:
+        size = parse_size(value) if isinstance(value, str) else value
+    except ValueError:
+        size = None
+    if not isinstance(size, int) or isinstance(size, bool):
+        raise _refusal("a number of bytes, with a unit if you like: 512MiB, 1GiB, 2GB")
+    if not 0 < size < 2**50:
+        raise _refusal("more than 0 and less than 1024TiB")
+    return size
 
 
-def _refused(mend: str) -> PydanticCustomError:
+def _refusal(mend: str) -> PydanticCustomError:
     return PydanticCustomError("refused", "{mend}", {"mend": mend})
 
 
 def _no_duplicates(values: list[str]) -> list[str]:
-    doubled = sorted({value for value in values if values.count(value) > 1})
-    if doubled:
-        raise _refused(f"{', '.join(doubled)}: listed twice; once is enough")
+    duplicates = sorted({value for value in values if values.count(value) > 1})
+    if duplicates:
+        raise _refusal(f"{', '.join(duplicates)}: listed twice; once is enough")
     if not values:
-        raise _refused("an empty list would let nothing through; leave the key out for all")
+        raise _refusal("an empty list would let nothing pass; leave the key out for all")
     return values
 
 
@@ -451,7 +450,7 @@ class _Strict(BaseModel):
 class _Queue(_Strict):
     type: Literal["quorum", "classic"] = "quorum"
     maxAge: Annotated[int, BeforeValidator(_age)] | None = None  # noqa: N815 -- the document's
-    maxBytes: Annotated[int, BeforeValidator(_bytes_of)] | None = None  # noqa: N815 -- the same
+    maxBytes: Annotated[int, BeforeValidator(_size)] | None = None  # noqa: N815 -- the same
 
 
 class _Settings(_Strict):
@@ -475,8 +474,7 @@ class _Settings(_Strict):
     ) = None
     priorities: (
         Annotated[
-            list[Literal["audit", "critical", "debug", "error", "info", "sample", "warn"]],
-            AfterValidator(_no_duplicates),
+            list[Annotated[str, AfterValidator(_legal_priority)]], AfterValidator(_no_duplicates)
         ]
         | None
     ) = None
@@ -490,73 +488,78 @@ class _External(_Strict):
     settings: dict[str, _Settings] = {}
 
 
-# ... and what one part says of another by this, on the raw block, so that all is told in one run
+# ... and these functions what refers from one part to another, on the raw block, so that one run
+# reports all mistakes
 
 
-def _names_and_references(
+def _reference_mistakes(
     external: Mapping[object, object], enabled: tuple[str, ...] | None
 ) -> Iterator[Mistake]:
     listed = external.get("topics")
     if listed is None and external.get("enabled") is True:
         yield Mistake(
             f"{EXTERNAL}.topics",
-            _shown_member(external, "topics"),
+            _show_member(external, "topics"),
             "list the topics, or set enabled: false",
         )
     names = listed if isinstance(listed, list) else []
     if len(names) > MAX_TOPICS:
         mend = f"at most {MAX_TOPICS} topics"
         yield Mistake(f"{EXTERNAL}.topics", f"{len(names)} topics", mend)
-    first: dict[str, int] = {}
+    first_index: dict[str, int] = {}
     for index, name in enumerate(names):
         if not isinstance(name, str):
             continue
         path = f"{EXTERNAL}.topics[{index}]"
-        if name in first:
-            yield Mistake(path, _shown(name), f"the same as topics[{first[name]}]: list it once")
-        first.setdefault(name, index)
-        owner, _, last = name.rpartition(".")
-        if last in PRIORITIES and owner in names:
+        if name in first_index:
+            yield Mistake(
+                path, _show(name), f"the same as topics[{first_index[name]}]: list it once"
+            )
+        first_index.setdefault(name, index)
+        owner, _, word = name.rpartition(".")
+        if word in PRIORITIES and owner in names:
             yield Mistake(
                 path,
-                _shown(name),
-                f"is the name of a queue of topic {owner}: choose another, such as {owner}-{last}",
+                _show(name),
+                f"is the name of a queue of topic {owner}: choose another, such as {owner}-{word}",
             )
     settings = external.get("settings")
     if not isinstance(settings, Mapping):
         return
-    for topic, chosen in settings.items():
+    for topic, topic_settings in settings.items():
         path = f"{EXTERNAL}.settings.{topic}"
-        if topic not in first:
-            yield Mistake(path, _shown(topic), "no such topic in topics" + _near(topic, first))
-        services = chosen.get("services") if isinstance(chosen, Mapping) else None
+        if topic not in first_index:
+            yield Mistake(
+                path, _show(topic), "no such topic in topics" + _did_you_mean(topic, first_index)
+            )
+        services = topic_settings.get("services") if isinstance(topic_settings, Mapping) else None
         for index, name in enumerate(services if isinstance(services, list) else []):
             service = BY_NAME.get(name) if isinstance(name, str) else None
             if service and enabled is not None and service.name not in enabled:
                 yield Mistake(
                     f"{path}.services[{index}]",
-                    _shown(name),
+                    _show(name),
                     "is not among spec.features.services: enable it there, or leave it out here",
                 )
 
 
-def _topic(name: str, chosen: _Settings | None) -> Topic:
-    if chosen is None:
+def _topic(name: str, settings: _Settings | None) -> Topic:
+    if settings is None:
         return Topic(name)
-    services = chosen.services and tuple(
+    services = settings.services and tuple(
         service.name
         for service in SERVICES
-        if service.name in {service_named(listed) for listed in chosen.services}
+        if service.name in {service_name(listed) for listed in settings.services}
     )
-    priorities = chosen.priorities and tuple(sorted(chosen.priorities))
+    priorities = settings.priorities and tuple(sorted(settings.priorities))
     return Topic(
         name,
         services=services or None,
-        events=tuple(chosen.events) if chosen.events else None,
-        projects=tuple(chosen.projects) if chosen.projects else None,
+        events=tuple(settings.events) if settings.events else None,
+        projects=tuple(settings.projects) if settings.projects else None,
         priorities=None if priorities == PRIORITIES else priorities or None,
-        read_only=chosen.access == "read-only",
-        queue=Queue(chosen.queue.type, chosen.queue.maxAge, chosen.queue.maxBytes),
+        read_only=settings.access == "read-only",
+        queue=Queue(settings.queue.type, settings.queue.maxAge, settings.queue.maxBytes),
     )
 
 
@@ -573,13 +576,13 @@ def _settings_document(topic: Topic) -> dict[str, object]:
         "priorities": topic.priorities and list(topic.priorities),
     }
     return {
-        **{name: chosen for name, chosen in lists.items() if chosen},
+        **{name: values for name, values in lists.items() if values},
         "access": "read-only" if topic.read_only else "own",
         "queue": queue,
     }
 
 
-# Telling mistakes
+# How a mistake reads
 
 
 def _mistake(details: ErrorDetails) -> Mistake:
@@ -588,8 +591,8 @@ def _mistake(details: ErrorDetails) -> Mistake:
         if step == "[key]":
             continue
         path += f"[{step}]" if isinstance(step, int) else f".{step}"
-    shown = "(absent)" if details["type"] == "missing" else _shown(details["input"])
-    return Mistake(path, shown, _mend(details))
+    value = "(absent)" if details["type"] == "missing" else _show(details["input"])
+    return Mistake(path, value, _mend(details))
 
 
 def _mend(details: ErrorDetails) -> str:
@@ -598,13 +601,13 @@ def _mend(details: ErrorDetails) -> str:
         case "refused":
             return str(context["mend"])
         case "extra_forbidden":
-            return "unknown key" + _near(details["loc"][-1], _keys_beside(details["loc"]))
+            return "unknown key" + _did_you_mean(details["loc"][-1], _keys_beside(details["loc"]))
         case "missing":
             return "must be given: say true or false"
         case "bool_type":
             return "must be true or false"
         case "literal_error":
-            return f"must be {context['expected']}" + _near(details["input"], PRIORITIES)
+            return f"must be {context['expected']}"
         case "string_type":
             return "must be a text; put it in quotes"
         case "list_type":
@@ -622,16 +625,14 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
     return list(model.model_fields)
 
 
-def _near(
-    name: object, known: Mapping[str, object] | set[str] | list[str] | tuple[str, ...]
-) -> str:
-    """Give ``; did you mean 'x'?`` for the nearest of ``known``, or nothing."""
-    near = difflib.get_close_matches(str(name)[:100].lower(), list(known), 1) if known else []
+def _did_you_mean(name: object, legal: Collection[str]) -> str:
+    """Return ``; did you mean 'x'?`` for the nearest of ``legal``, or nothing."""
+    near = difflib.get_close_matches(str(name)[:100].lower(), list(legal), 1) if legal else []
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _suggestion(name: str) -> str:
-    """Give the nearest legal topic name, as a question."""
+    """Return ``; did you mean 'x'?`` for the nearest legal topic name, or nothing."""
     nearest = re.sub(r"[^a-z0-9.-]+", "-", name.lower())[:MAX_TOPIC_NAME]
     nearest = ".".join(part.strip("-") for part in nearest.split(".") if part.strip("-"))
     return f"; did you mean {nearest!r}?" if nearest and SUBDOMAIN.fullmatch(nearest) else ""
@@ -643,10 +644,10 @@ _short.maxlevel = 2
 _short.maxlist = _short.maxdict = 4
 
 
-def _shown(value: object) -> str:
-    """Show a value of the document, cut to a size that fits a line."""
+def _show(value: object) -> str:
+    """Return a value of the document, cut to the length of a line."""
     return "(empty)" if value is None else _short.repr(value)
 
 
-def _shown_member(members: Mapping[object, object], key: str) -> str:
-    return _shown(members[key]) if key in members else "(absent)"
+def _show_member(members: Mapping[object, object], key: str) -> str:
+    return _show(members[key]) if key in members else "(absent)"

@@ -1,7 +1,7 @@
-"""The oslo.config drop-in that makes a service emit to the bus. Pure.
+"""The oslo.config drop-in with which a service publishes its notifications to the bus. Pure.
 
-Called by ``stackbus config``. A drop-in is complete: put into the service's ``--config-dir``, or
-at the end of its configuration, nothing else is needed. Sources: oslo.messaging's
+``stackbus config`` prints it. It is complete: the administrator puts it into the service's
+``--config-dir``, or at the end of its configuration file. Sources: oslo.messaging's
 ``notify/notifier.py`` and ``_drivers/impl_rabbit.py``, and each service's ``services/*.py``.
 """
 
@@ -27,8 +27,8 @@ _COMMON = (
 )
 
 
-def drop_in(service: Service, url: str, *, notification_format: str = "versioned") -> str:
-    """Print the drop-in of ``service`` for the transport ``url``.
+def render_drop_in(service: Service, url: str, *, notification_format: str = "versioned") -> str:
+    """Return the drop-in of ``service`` for the transport ``url``, as text.
 
     ``notification_format`` is Nova's: ``versioned``, or ``both`` for consumers that still read
     the legacy format.
@@ -36,11 +36,11 @@ def drop_in(service: Service, url: str, *, notification_format: str = "versioned
     transport = Option(
         "oslo_messaging_notifications",
         "transport_url",
-        # What holds for this transport alone is in its URL: RPC keeps its own settings.
+        # In the URL, the option holds for this transport alone: RPC keeps its own settings.
         f"{url}?amqp_durable_queues=true".replace("$", "$$"),
         "this bus, with a user that can do nothing else; durable, as the bus' exchanges are",
     )
-    exchange = Option("DEFAULT", "control_exchange", service.exchange, service.exchange_why)
+    exchange = Option("DEFAULT", "control_exchange", service.exchange, service.exchange_reason)
     options = [exchange, *service.options, *_COMMON, transport]
     if service.name == "nova":
         options.append(
@@ -55,11 +55,11 @@ def drop_in(service: Service, url: str, *, notification_format: str = "versioned
         )
     lines = [
         f"# {service.name}: emit notifications to stackbus. Printed by `stackbus config`.",
-        f"# Put this into {service.place}.",
+        f"# Put this into {service.drop_in_location}.",
     ]
     for section in dict.fromkeys(option.section for option in options):
         lines += ["", f"[{section}]"]
         for option in options:
             if option.section == section:
-                lines += [f"# {option.why}", f"{option.name} = {option.value}"]
+                lines += [f"# {option.reason}", f"{option.name} = {option.value}"]
     return "\n".join(lines) + "\n"

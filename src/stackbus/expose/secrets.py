@@ -1,8 +1,8 @@
-"""Where credentials are kept: Secrets, as Kubernetes has them, behind a small Protocol.
+"""Secrets, and the stores that keep them behind one Protocol.
 
-``FolderStore`` keeps each as a manifest in a file, which ``kubectl apply -f`` would take; the
-Kubernetes store of the operator stands behind the same Protocol. Called by ``apply.py`` and by
-the doors that show a Secret.
+``credentials.py`` builds and reads Secrets, and ``apply.py`` writes them. ``FolderStore`` keeps
+each as a manifest that ``kubectl apply -f`` accepts; ``cluster/store.py`` keeps them in Kubernetes.
+A consumer reads its topic's Secret, and ``stackbus tail`` and the recorder its manifest.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from stackbus.errors import InputError, StackbusError
 from stackbus.files import write_private
 
 NAMESPACE = "openstack-external"
-"""Namespace of the consumers' Secrets (DESIGN's contract, and MOSK's)."""
+"""Namespace of the consumers' Secrets, as in MOSK."""
 
 OWN_NAMESPACE = "stackbus"
-"""Namespace of what only the administrator may read: the CA's key, the bus' own users."""
+"""Namespace of the Secrets that only the administrator may read: the CA's key, our own users."""
 
-_LONGEST_STEM = 250
+_MAX_STEM = 250
 _Loader: type[yaml.SafeLoader | yaml.CSafeLoader] = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 LABELS = {"app.kubernetes.io/managed-by": "stackbus"}
@@ -34,77 +34,76 @@ LABELS = {"app.kubernetes.io/managed-by": "stackbus"}
 
 @dataclass(frozen=True, slots=True)
 class Secret:
-    """A Secret: texts by key. Its ``repr`` shows no value."""
+    """A Secret: its texts by key. Its ``repr`` shows no value."""
 
     namespace: str
     name: str
     data: Mapping[str, str]
 
     def __repr__(self) -> str:
-        """Show the keys alone: a value in a log or a traceback would be a leak."""
+        """Return the keys alone: a value in a log or a traceback would be a leak."""
         return f"Secret({self.namespace}/{self.name}: {', '.join(sorted(self.data))})"
 
 
 class SecretStore(Protocol):
-    """What ``apply.py`` needs of a place that keeps Secrets."""
+    """A store of Secrets, as ``apply.py`` needs it."""
 
     def read(self, namespace: str, name: str) -> Secret | None:
-        """Give a Secret, or None if there is none or it cannot be understood."""
+        """Return a Secret; None if it does not exist or is not a Secret of this form."""
 
     def names(self, namespace: str) -> list[str]:
-        """List the Secrets of a namespace that stackbus keeps there, in order."""
+        """Return the names of stackbus' Secrets in a namespace, sorted."""
 
     def write(self, secret: Secret) -> None:
-        """Make the Secret so, wholly or not at all."""
+        """Create or replace the Secret, wholly or not at all."""
 
     def remove(self, namespace: str, name: str) -> None:
-        """Remove the Secret; none is no error."""
+        """Remove the Secret. One that does not exist is no error."""
 
 
 class FolderStore:
     """Manifests in ``<root>/<namespace>/<name>.yaml``, mode 0600 in folders of mode 0700."""
 
     def __init__(self, root: Path) -> None:
-        """Keep the manifests below ``root``, which is made at the first write."""
+        """Keep the manifests below ``root``, which the first write creates."""
         self._root = root
 
     def path(self, namespace: str, name: str) -> Path:
-        """Tell where a Secret's manifest is: ``<name>.yaml``.
+        """Return the path of a Secret's manifest.
 
-        The longest legal names leave no room for the ending in a file's name (255 bytes, Linux);
-        they end in their digest.
+        The longest legal names do not fit a file's name (255 bytes, Linux) with its ending; they
+        are cut, and made unique by their SHA-256.
         """
-        if len(name) > _LONGEST_STEM:
-            digest = hashlib.sha256(name.encode()).hexdigest()[:16]
-            name = f"{name[: _LONGEST_STEM - 17]}-{digest}"
+        if len(name) > _MAX_STEM:
+            suffix = f"-{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+            name = name[: _MAX_STEM - len(suffix)] + suffix
         return self._root / namespace / f"{name}.yaml"
 
     def read(self, namespace: str, name: str) -> Secret | None:
-        """Give a Secret, or None if there is none or it cannot be understood."""
+        """Return a Secret; None if it does not exist or is not a Secret of this form."""
         path = self.path(namespace, name)
         try:
-            return _parsed(namespace, name, path.read_text("utf-8"))
+            return _parse(namespace, name, path.read_text("utf-8"))
         except FileNotFoundError:
             return None
         except (UnicodeDecodeError, ValueError, yaml.YAMLError):
-            return None  # somebody edited it: the same as gone, and made anew
+            return None  # edited by hand: the next apply writes it again
         except OSError as error:
             raise StackbusError(f"{path}: cannot be read: {error.strerror}") from error
 
     def names(self, namespace: str) -> list[str]:
-        """List the manifests of a namespace; what else lies in its folder is none of ours."""
+        """Return the names of the manifests in a namespace's folder, which may hold other files."""
         return sorted(
-            _name_in(path) if len(path.stem) == _LONGEST_STEM else path.stem
+            _read_name(path) if len(path.stem) == _MAX_STEM else path.stem
             for path in (self._root / namespace).glob("openstack-*.yaml")
         )
 
     def write(self, secret: Secret) -> None:
-        """Write to a temporary file beside it and rename: never half a Secret."""
-        path = self.path(secret.namespace, secret.name)
-        write_private(path, manifest(secret))
+        """Write the manifest to a temporary file and rename it: never half a Secret."""
+        write_private(self.path(secret.namespace, secret.name), manifest(secret))
 
     def remove(self, namespace: str, name: str) -> None:
-        """Remove the manifest; none is no error."""
+        """Remove the manifest. One that does not exist is no error."""
         path = self.path(namespace, name)
         try:
             path.unlink(missing_ok=True)
@@ -113,12 +112,12 @@ class FolderStore:
 
 
 def manifest(secret: Secret) -> str:
-    """Print a Secret as the manifest that Kubernetes takes."""
+    """Return a Secret as the YAML manifest that Kubernetes accepts."""
     return yaml.safe_dump(as_object(secret), sort_keys=False, width=1_000_000)
 
 
 def as_object(secret: Secret) -> dict[str, Any]:
-    """Give a Secret as Kubernetes' JSON object."""
+    """Return a Secret as Kubernetes' JSON object."""
     return {
         "apiVersion": "v1",
         "kind": "Secret",
@@ -131,34 +130,37 @@ def as_object(secret: Secret) -> dict[str, Any]:
 
 
 def parse_manifest(text: str, origin: str) -> Secret:
-    """Read a Secret from its manifest, as ``tail --secret`` and the recorder are given it.
+    """Read a Secret from its manifest; ``origin`` names the file in errors.
 
-    Raises InputError.
+    Raises InputError for any other text.
     """
     try:
         document = yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
         metadata = document["metadata"]
-        return _parsed(str(metadata.get("namespace", NAMESPACE)), str(metadata["name"]), text)
+        return _parse(str(metadata.get("namespace", NAMESPACE)), str(metadata["name"]), text)
     except (ValueError, KeyError, TypeError, AttributeError, yaml.YAMLError):
-        raise InputError(f"{origin}: no manifest of a Secret with base64 data") from None
+        raise InputError(
+            f"{origin}: not the manifest of a Secret with base64 data: get it with "
+            "`stackbus secret TOPIC -o yaml` or `kubectl get secret NAME -o yaml`"
+        ) from None
 
 
-def _name_in(path: Path) -> str:
+def _read_name(path: Path) -> str:
     try:
         return str(yaml.load(path.read_text("utf-8"), _Loader)["metadata"]["name"])  # noqa: S506
     except (OSError, KeyError, TypeError, ValueError, yaml.YAMLError) as error:
-        raise StackbusError(f"{path}: cannot be read; remove it, and apply again") from error
+        raise StackbusError(f"{path}: cannot be read: remove it, and apply again") from error
 
 
-def _parsed(namespace: str, name: str, text: str) -> Secret:
+def _parse(namespace: str, name: str, text: str) -> Secret:
     document = yaml.load(text, _Loader)  # noqa: S506 -- a SafeLoader
     data = document.get("data") if isinstance(document, dict) else None
     if not isinstance(data, dict) or document.get("kind") != "Secret":
-        raise ValueError("no Secret")
+        raise ValueError("not a Secret")
     try:
         values = {
             str(key): base64.b64decode(value, validate=True).decode() for key, value in data.items()
         }
     except (binascii.Error, TypeError) as error:
-        raise ValueError("no base64") from error
+        raise ValueError("not base64") from error
     return Secret(namespace, name, values)

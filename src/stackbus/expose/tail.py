@@ -1,8 +1,8 @@
-"""Look at a topic's notifications as they arrive, or consume them as its consumer would.
+"""Read a topic's notifications as they arrive, for ``stackbus tail``.
 
-Called by ``stackbus tail``. ``watch`` uses a temporary queue of its own and takes nothing from
-the consumer; ``consume`` takes from the topic's queues, and its caller acknowledges what it has
-dealt with. Both give values of ``Told``, each with the call that acknowledges it.
+``watch`` reads copies and takes nothing from the consumer. ``consume`` reads the topic's queues as
+the consumer would. Both yield each ``Message`` with the call that acknowledges it; the door prints
+the message, and then calls it.
 """
 
 from __future__ import annotations
@@ -14,24 +14,23 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 
-from pika.adapters.blocking_connection import BlockingChannel
-from pika.connection import Parameters
-from pika.spec import Basic, BasicProperties
-
-from stackbus.clients.amqp import connected
-from stackbus.errors import BrokerError
-from stackbus.expose.topology import queue_name
-from stackbus.services.service import PRIORITIES
+from stackbus.bus.message import scrubbed_paths
+from stackbus.bus.names import PRIORITIES, queue_name
+from stackbus.bus.routing import RoutingFilter, RoutingKey
+from stackbus.clients import consumer
+from stackbus.clients.amqp import Parameters
+from stackbus.clients.consumer import AmqpDelivery, Consumer
 
 Acknowledge = Callable[[], None]
 
 _PREFETCH = 500
-_GLANCE = 0.2  # seconds between two looks at the clock while nothing comes
+_UNLIMITED = 0
+_POLL_SECONDS = 0.2
 
 
 @dataclass(frozen=True, slots=True)
-class Told:
-    """One notification as it came over the outer bus."""
+class Message:
+    """One notification as it arrived over the outer bus."""
 
     priority: str
     service: str
@@ -42,8 +41,13 @@ class Told:
     scrubbed: tuple[str, ...]
     body: bytes
 
+    @property
+    def key(self) -> RoutingKey:
+        """Return the parts by which a filter chooses."""
+        return RoutingKey(self.priority, self.service, self.project, self.event_type)
+
     def to_json(self) -> dict[str, object]:
-        """Give it as ``tail -o json`` prints it: the label, and the notification decoded."""
+        """Return the label and the decoded notification, as ``tail -o json`` prints them."""
         return {
             "time": self.time.isoformat() if self.time else None,
             "priority": self.priority,
@@ -56,7 +60,7 @@ class Told:
         }
 
     def notification(self) -> object:
-        """Give the notification itself, out of its envelope."""
+        """Return the decoded notification without its envelope; the text if it is not JSON."""
         try:
             value = json.loads(self.body)
             if isinstance(value, dict) and isinstance(value.get("oslo.message"), str):
@@ -66,121 +70,66 @@ class Told:
         return value
 
 
-@dataclass(frozen=True, slots=True)
-class Filter:
-    """Which notifications are shown; an empty list means all. ``types`` are AMQP patterns."""
-
-    services: tuple[str, ...] = ()
-    types: tuple[str, ...] = ()
-    projects: tuple[str, ...] = ()
-    priorities: tuple[str, ...] = ()
-
-    def passes(self, told: Told) -> bool:
-        """Tell whether ``told`` is shown."""
-        return (
-            (not self.services or told.service in self.services)
-            and (not self.projects or told.project in self.projects)
-            and (not self.priorities or told.priority in self.priorities)
-            and (not self.types or any(matches(one, told.event_type) for one in self.types))
-        )
-
-
-def matches(pattern: str, event_type: str) -> bool:
-    """Match as an AMQP topic exchange does: ``*`` is one word, ``#`` any number of them."""
-    return _matches(pattern.split("."), event_type.split("."))
-
-
 @dataclass(slots=True)
 class End:
-    """When a tail ends: after ``idle`` seconds without any, or when ``wanted`` is set."""
+    """When a tail ends: after ``idle`` seconds without a message, or once ``is_requested``."""
 
     idle: float | None = None
-    wanted: bool = False
+    is_requested: bool = False
 
 
 def watch(
-    parameters: Sequence[Parameters], topic: str, chosen: Filter, end: End
-) -> Generator[tuple[Told, Acknowledge]]:
-    """Give what passes ``topic`` from now on, until its ``end``."""
-    with connected(list(parameters)) as connection:
-        channel = connection.channel()
-        queue = channel.queue_declare("", exclusive=True, auto_delete=True).method.queue
-        channel.queue_bind(queue, topic, "#")
-        channel.basic_qos(prefetch_count=_PREFETCH)
-        for tag, told in _deliveries(channel, [queue], end):
-            channel.basic_ack(tag)
-            if chosen.passes(told):
-                yield told, lambda: None
+    parameters: Sequence[Parameters], topic: str, routing_filter: RoutingFilter, end: End
+) -> Generator[tuple[Message, Acknowledge]]:
+    """Yield copies of what ``topic`` receives from now on, until ``end``."""
+    with consumer.watch(parameters, topic, _PREFETCH) as source:
+        for delivery in _deliveries(source, end):
+            source.acknowledge(delivery.tag)
+            message = _message(delivery)
+            if routing_filter.passes(message.key):
+                yield message, lambda: None
 
 
 def consume(
-    parameters: Sequence[Parameters], topic: str, chosen: Filter, end: End
-) -> Generator[tuple[Told, Acknowledge]]:
-    """Give what waits in ``topic``'s queues and what comes, until its ``end``.
+    parameters: Sequence[Parameters], topic: str, routing_filter: RoutingFilter, end: End
+) -> Generator[tuple[Message, Acknowledge]]:
+    """Yield what ``topic``'s queues hold and receive, until ``end``.
 
-    What is not acknowledged goes back to its queue at the end, and so does what the filter
-    leaves out.
+    At the end RabbitMQ requeues what was not acknowledged or did not pass the filter.
     """
-    queues = [queue_name(topic, priority) for priority in chosen.priorities or PRIORITIES]
-    with connected(list(parameters)) as connection:
-        channel = connection.channel()
-        # What does not pass is held until the end, so it must not use the window up.
-        channel.basic_qos(prefetch_count=_PREFETCH if chosen == Filter() else 0)
-        for tag, told in _deliveries(channel, queues, end):
-            if chosen.passes(told):
-                yield told, partial(channel.basic_ack, tag)
+    queues = [queue_name(topic, priority) for priority in routing_filter.priorities or PRIORITIES]
+    # Messages that do not pass stay unacknowledged until the end, so they must not fill a window.
+    prefetch = _PREFETCH if routing_filter == RoutingFilter() else _UNLIMITED
+    with consumer.consume(parameters, queues, prefetch) as source:
+        for delivery in _deliveries(source, end):
+            message = _message(delivery)
+            if routing_filter.passes(message.key):
+                yield message, partial(source.acknowledge, delivery.tag)
 
 
-def _deliveries(
-    channel: BlockingChannel, queues: Sequence[str], end: End
-) -> Iterator[tuple[int, Told]]:
-    """Give deliveries of several queues, in the order in which they come."""
-    waiting: list[tuple[int, Told]] = []
-
-    def keep(
-        _: BlockingChannel, method: Basic.Deliver, properties: BasicProperties, body: bytes
-    ) -> None:
-        assert method.delivery_tag is not None
-        assert method.routing_key is not None
-        waiting.append((method.delivery_tag, _told(method.routing_key, properties, body)))
-
-    def cancelled(_: object) -> None:
-        raise BrokerError("the queue went away: was the topic removed?")
-
-    channel.add_on_cancel_callback(cancelled)
-    for queue in queues:
-        channel.basic_consume(queue, keep)
-    last = time.monotonic()
-    while not end.wanted:
-        channel.connection.process_data_events(_GLANCE)
-        if waiting:
-            delivered, waiting[:] = list(waiting), []
-            yield from delivered
-            last = time.monotonic()
-        elif end.idle is not None and time.monotonic() - last >= end.idle:
+def _deliveries(source: Consumer, end: End) -> Iterator[AmqpDelivery]:
+    last_arrival = time.monotonic()
+    while not end.is_requested:
+        deliveries = source.receive(_POLL_SECONDS)
+        yield from deliveries
+        if deliveries:
+            last_arrival = time.monotonic()
+        elif end.idle is not None and time.monotonic() - last_arrival >= end.idle:
             return
 
 
-def _told(routing_key: str, properties: BasicProperties, body: bytes) -> Told:
-    priority, service, project, event_type = (*routing_key.split(".", 3), "", "", "")[:4]
-    scrubbed = (properties.headers or {}).get("x-stackbus-scrubbed", [])
-    stamp = properties.timestamp
-    return Told(
-        priority,
-        properties.app_id or service,
-        project,
-        properties.type or event_type,
-        properties.message_id or "",
-        datetime.fromtimestamp(stamp, UTC) if stamp else None,
-        tuple(str(path) for path in scrubbed) if isinstance(scrubbed, list) else (),
-        body,
+def _message(delivery: AmqpDelivery) -> Message:
+    """Read a delivery; its properties tell in full what a long routing key has cut."""
+    key = RoutingKey.parse(delivery.routing_key)
+    properties = delivery.properties
+    timestamp = properties.timestamp
+    return Message(
+        priority=key.priority,
+        service=properties.app_id or key.service,
+        project=key.project,
+        event_type=properties.type or key.event_type,
+        message_id=properties.message_id or "",
+        time=datetime.fromtimestamp(timestamp, UTC) if timestamp else None,
+        scrubbed=scrubbed_paths(properties.headers),
+        body=delivery.body,
     )
-
-
-def _matches(pattern: list[str], words: list[str]) -> bool:
-    if not pattern:
-        return not words
-    head, rest = pattern[0], pattern[1:]
-    if head == "#":
-        return any(_matches(rest, words[skip:]) for skip in range(len(words) + 1))
-    return bool(words) and head in ("*", words[0]) and _matches(rest, words[1:])

@@ -1,19 +1,21 @@
--- Every question to the history, by name. Read by history.py; parameters as {name:Type}, and
--- $CONDITIONS where query/ puts those of its question. $FINAL: see History.ask.
+-- Every query of the history, by name; session.py reads this file. Parameters are {name:Type}.
+-- $CONDITIONS stands for the conditions of a question, $COLUMNS for the selected columns. $FINAL
+-- merges rows that replace each other, where two recorders may have inserted them.
 
 -- name: migrations
--- Numbers of the migrations that this history has had.
+-- The numbers of the migrations that were applied.
 SELECT number FROM migrations ORDER BY number
 
 -- name: months
--- Months that have ended before the given one, as 202611.
+-- The months before the given one that have events, such as 202611.
 SELECT DISTINCT toYYYYMM(time) AS number FROM events
 WHERE toYYYYMM(time) < {before:UInt32} ORDER BY number
 
--- name: known
--- Which notifications of these times are in the history, and by which channel. A repeated one bears
--- the same time, so that the primary key finds it. $TIMES are microseconds since 1970, numbers of
--- 64 bits in base64: to parse a list of thousands took as long as to look for them.
+-- name: event_channels
+-- The notifications of the given times that are in the history, with the channel that brought each.
+-- A redelivered notification has the same time, so the primary key finds it. $TIMES are 64-bit
+-- numbers of microseconds since 1970, in base64: parsing a list of thousands takes as long as
+-- looking them up.
 WITH base64Decode('$TIMES') AS times
 SELECT id, groupUniqArrayArray(channels) AS channels FROM events
 WHERE time IN
@@ -23,8 +25,8 @@ WHERE time IN
 )
 GROUP BY id
 
--- name: known_again
--- Which other channels told notifications of these times, that are in the history.
+-- name: confirmation_channels
+-- The other channels that carried the notifications of the given times.
 WITH base64Decode('$TIMES') AS times
 SELECT id, groupUniqArray(channel) AS channels FROM told
 WHERE time IN
@@ -35,10 +37,11 @@ WHERE time IN
 GROUP BY id
 
 -- name: quarantined_bytes
+-- The size of all bodies in quarantine, in base64.
 SELECT sum(length(body)) AS bytes FROM quarantine FINAL WHERE released = 0
 
 -- name: quarantine
--- What could not be read, a few at a time.
+-- A page of the bodies in quarantine.
 SELECT digest, received, channel, origin, service, reason, body, released
 FROM quarantine FINAL
 WHERE released = 0 AND digest > {after:String}
@@ -46,33 +49,22 @@ ORDER BY digest
 LIMIT 100
 
 -- name: positions
--- How far a channel has been read, by source.
+-- The positions of a channel.
 SELECT channel, source, position, at FROM positions FINAL WHERE channel = {channel:String}
 
 -- name: events_count
--- How many events meet the conditions.
+-- The number of events that meet the conditions.
 SELECT count() AS count FROM events $FINAL WHERE $CONDITIONS
 
 -- name: events_by
--- How many they are by the values of some columns, most first: $COLUMNS gives one of each group,
--- $KEY its group. That is one number of 128 bits, made of hashes, which takes a sixth of the time of
--- the texts. The answer is one row: of each column its texts, and for each group which of them it
--- has, since there may be many groups of few texts.
-SELECT arrayMap(column -> (arrayDistinct(column), arrayEnumerateDense(column)), values) AS columns,
-       counts
-FROM
-(
-    SELECT groupArrayForEach(values) AS values, groupArray(count) AS counts
-    FROM
-    (
-        SELECT array($COLUMNS) AS values, count() AS count FROM events $FINAL WHERE $CONDITIONS
-        GROUP BY $KEY
-        ORDER BY count DESC, values
-    )
-)
+-- The number of events for each combination of values, largest first. $VALUES is the array of the
+-- values of any event in a group; $KEY is one number for its combination of values (query/events.py).
+SELECT $VALUES AS values, count() AS count FROM events $FINAL WHERE $CONDITIONS
+GROUP BY $KEY
+ORDER BY count DESC, values
 
 -- name: events_first
--- Where the newest so many events begin, if there are so many.
+-- The oldest of the newest events: the one that has `skip` newer ones.
 SELECT time, id, `index` FROM events $FINAL WHERE $CONDITIONS
 ORDER BY time DESC, id DESC, `index` DESC
 LIMIT 1 OFFSET {skip:UInt64}
@@ -84,7 +76,7 @@ ORDER BY time, id, `index`
 LIMIT {page:UInt64}
 
 -- name: coverage
--- How many notifications each set of channels told, by service.
+-- The number of notifications that came over each set of channels, by service.
 SELECT service, channels, count() AS count
 FROM
 (
@@ -102,7 +94,7 @@ GROUP BY service, channels
 ORDER BY service, channels
 
 -- name: missed
--- Which notifications one of these channels did not tell.
+-- The notifications that did not come over all of the given channels.
 SELECT min(time) AS time, service, any(type) AS type, id,
        arraySort(groupUniqArray(channel)) AS channels
 FROM
@@ -117,33 +109,33 @@ HAVING NOT hasAll(channels, {lacking:Array(String)})
 ORDER BY time, id
 
 -- name: batches_after
--- The batches that come after those of the given recorders (all of any other).
-SELECT recorder, batch, toYYYYMM(min(time)) AS month, any(previous) AS previous,
-       any(chain) AS chain, max(received) AS received, count() AS count
+-- The batches that follow the given batch of each recorder; of other recorders, all batches.
+SELECT recorder, batch, toYYYYMM(min(time)) AS month, any(hash_version) AS hash_version,
+       any(previous) AS previous, any(chain) AS chain, max(received) AS received, count() AS count
 FROM events $FINAL
 WHERE batch > transform(recorder, {recorders:Array(String)}, {batches:Array(Int64)}, -1)
 GROUP BY recorder, batch
 ORDER BY recorder, batch
 
 -- name: batch
--- How many events of one batch are there.
+-- The number of events in a batch.
 SELECT count() AS count FROM events
 WHERE recorder = {recorder:String} AND batch = {batch:UInt32}
 
 -- name: batch_events
--- The events of some batches of one chain, in order.
+-- The identities and hashes of the events in a range of batches of a recorder, in order.
 SELECT batch, id, `index`, hash FROM events $FINAL
 WHERE recorder = {recorder:String} AND batch BETWEEN {first:UInt32} AND {last:UInt32}
 ORDER BY batch, position
 
 -- name: batch_rows
--- The same, whole.
+-- The events in a range of batches of a recorder, in order.
 SELECT $COLUMNS FROM events $FINAL
 WHERE recorder = {recorder:String} AND batch BETWEEN {first:UInt32} AND {last:UInt32}
 ORDER BY batch, position
 
--- name: event_elsewhere
--- The same event, as another batch stored it.
+-- name: event_in_other_batch
+-- An event, if a batch other than the given one has it.
 SELECT id, `index` FROM events $FINAL
 WHERE id = {id:String} AND `index` = {index:UInt32}
   AND (recorder, batch) != ({recorder:String}, {batch:UInt32})

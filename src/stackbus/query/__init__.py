@@ -1,5 +1,6 @@
-"""Questions to the history, and their answers as values: for the command line, HTTP and pages.
+"""Questions to the history and their answers, as values for every door.
 
-``filter.py`` what a question asks for, ``events.py`` the events themselves, ``audit.py`` a story
-of them, ``coverage.py`` what each channel told, ``proof.py`` digests and their verification.
+``filter.py`` selects events; ``events.py`` lists, follows and counts them; ``audit.py`` folds them
+into actions; ``coverage.py`` compares the channels; ``signing.py`` signs digests of the history,
+and ``verification.py`` verifies it.
 """

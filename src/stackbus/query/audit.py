@@ -1,8 +1,8 @@
-"""The story of a resource, a user, a project or a request: who, from where, what, which result.
+"""The audit trail of a resource, a user, a project or a request: who, from where, did what.
 
-Called by ``cli/history.py`` for ``stackbus audit``. ``story`` fetches the events; ``told`` (pure)
-folds them into lines: the start and the end of one action are one line with its duration, and so
-are the notifications that tell the same twice (Nova in both formats, Designate's domains).
+``audit_trail`` reads the events; ``fold_events`` (pure) folds them into lines. One action is one
+line, with its duration: its start and its end, and the notifications that report the same action
+twice (Nova in both formats, Designate under both names of a zone). ``stackbus audit`` prints it.
 """
 
 from __future__ import annotations
@@ -14,25 +14,25 @@ from datetime import datetime, timedelta
 from stackbus.events.actions import EXISTS
 from stackbus.events.model import Event
 from stackbus.history.history import History
-from stackbus.query.events import pages
-from stackbus.query.filter import Filter
+from stackbus.query.events import read_pages
+from stackbus.query.filter import EventFilter
 
-_TWINS = timedelta(seconds=2)
-"""Two notifications of one thing that happened come within this time."""
-_AT_ONCE = 500
-"""Requests of which the starts are looked up at once."""
-_LONGEST = timedelta(days=1)
-"""How long before its end a start is looked for that does not say what it is about. That is one of
-a create whose id was not made yet (Neutron, Masakari, Nova's aggregates: the golden files), so one
-call of an API, which its proxy ends within minutes."""
-_WORST = ("failure", "success", "unknown")
+_TWIN_INTERVAL = timedelta(seconds=2)
+"""Longest time between two notifications of the same part of an action."""
+_REQUESTS_PER_QUERY = 500
+_MAX_START_AGE = timedelta(days=1)
+"""Maximum age of a start event that has no resource id yet, when its action ends.
 
-Key = tuple[str, str, str, str]
+Such a start belongs to a creation (of Neutron, Masakari and Nova's aggregates: see the golden
+files), so to one request to an API, which its proxy ends within minutes."""
+_WORST_FIRST = ("failure", "success", "unknown")
+
+ActionKey = tuple[str, str, str, str]
 
 
 @dataclass(slots=True)
 class Line:
-    """One thing that was done: a line of the story. ``duration`` is None where no end was told."""
+    """One action: a line of the audit trail. ``ended`` is None as long as no end was recorded."""
 
     time: datetime
     service: str
@@ -54,21 +54,52 @@ class Line:
 
     @property
     def duration(self) -> float | None:
-        """Give the seconds from start to end."""
+        """The seconds from start to end; None if one of them was not recorded."""
         if self.ended is None or len({event.phase for event in self.events}) == 1:
             return None
         return (self.ended - self.time).total_seconds()
 
     @property
     def state(self) -> str:
-        """Say ``started`` where an end is missing, else the outcome."""
+        """``started`` if only a start was recorded, otherwise the outcome."""
         is_open = self.ended is None and all(event.phase == "start" for event in self.events)
         return "started" if is_open and self.outcome == "unknown" else self.outcome
+
+    def to_json(self) -> dict[str, object]:
+        """Return the line as ``audit -o json`` prints it."""
+        return {
+            "time": self.time.isoformat(),
+            "duration": self.duration,
+            "service": self.service,
+            "action": self.action,
+            "resource_type": self.resource_type,
+            "resource_id": self.resource_id,
+            "resource_name": self.resource_name,
+            "project_id": self.project_id,
+            "outcome": self.outcome,
+            "state": self.state,
+            "reason": self.reason,
+            "user_id": self.user_id,
+            "user_name": self.user_name,
+            "actor_project_id": self.actor_project_id,
+            "address": self.address,
+            "request_id": self.request_id,
+            "global_request_id": self.global_request_id,
+            "events": [
+                {
+                    "id": event.id,
+                    "index": event.index,
+                    "type": event.type,
+                    "time": event.time.isoformat(),
+                }
+                for event in self.events
+            ],
+        }
 
 
 @dataclass(frozen=True, slots=True)
 class Subject:
-    """Whose story is asked for: one of these. A resource and a user by id, or by name."""
+    """The subject of an audit trail: one of these. A resource or a user is an id or a name."""
 
     resource: str = ""
     user: str = ""
@@ -76,101 +107,108 @@ class Subject:
     request: str = ""
 
 
-def story(
+def audit_trail(
     history: History,
     subject: Subject,
     since: datetime | None,
     until: datetime | None,
     *,
-    periodic: bool = False,
+    with_periodic: bool = False,
 ) -> list[Line]:
-    """Tell the story in order. ``periodic`` reports (``exists``) are left out unless wanted."""
+    """Return the actions of a subject in order, with periodic reports (``exists``) if wanted."""
 
-    def asked(**values: str | Iterable[str]) -> dict[tuple[str, int], Event]:
-        wanted = Filter(
-            {name: (one,) if isinstance(one, str) else tuple(one) for name, one in values.items()},
+    def read(**values: str | Iterable[str]) -> dict[tuple[str, int], Event]:
+        event_filter = EventFilter(
+            {
+                name: (value,) if isinstance(value, str) else tuple(value)
+                for name, value in values.items()
+            },
             since=since,
             until=until,
         )
         return {
             (event.id, event.index): event
-            for event in _events(history, wanted)
-            if periodic or event.action != EXISTS
+            for event in _read_events(history, event_filter)
+            if with_periodic or event.action != EXISTS
         }
 
     if subject.resource:
-        found = asked(resource_id=subject.resource)
-        if not found:
-            named = asked(resource_name=subject.resource)
-            found = named | asked(resource_id=_ids(one.resource_id for one in named.values()))
+        events = read(resource_id=subject.resource)
+        if not events:
+            named = read(resource_name=subject.resource)
+            events = named | read(resource_id=_ids(event.resource_id for event in named.values()))
     elif subject.user:
-        found = asked(user_id=subject.user)
-        if not found:
-            named = asked(user_name=subject.user)
-            found = named | asked(user_id=_ids(one.user_id for one in named.values()))
+        events = read(user_id=subject.user)
+        if not events:
+            named = read(user_name=subject.user)
+            events = named | read(user_id=_ids(event.user_id for event in named.values()))
     elif subject.project:
-        found = asked(project_id=subject.project) | asked(actor_project_id=subject.project)
+        events = read(project_id=subject.project) | read(actor_project_id=subject.project)
     else:
-        found = asked(request_id=subject.request) | asked(global_request_id=subject.request)
-    found |= {(one.id, one.index): one for one in _starts(history, found.values(), since)}
-    return told(found.values())
+        events = read(request_id=subject.request) | read(global_request_id=subject.request)
+    events |= {
+        (event.id, event.index): event for event in _read_starts(history, events.values(), since)
+    }
+    return fold_events(events.values())
 
 
-def _events(history: History, wanted: Filter) -> Iterator[Event]:
-    for page in pages(history, wanted, payload=False):
-        for row in page:
-            yield row.event()
+def _read_events(history: History, event_filter: EventFilter) -> Iterator[Event]:
+    for page in read_pages(history, event_filter, with_payload=False):
+        yield from page
 
 
-def _ids(told_ids: Iterable[str]) -> list[str]:
-    """Give the ids that were told; one that nothing has, if there is none."""
-    return sorted({one for one in told_ids if one}) or ["-"]
+def _ids(ids: Iterable[str]) -> list[str]:
+    """Return the known ids; without any, an id that no event has."""
+    return sorted({id_ for id_ in ids if id_}) or ["-"]
 
 
-def _starts(history: History, events: Iterable[Event], since: datetime | None) -> Iterator[Event]:
-    """Give the starts of what ended among ``events`` that do not say yet what they are about."""
+def _read_starts(
+    history: History, events: Iterable[Event], since: datetime | None
+) -> Iterator[Event]:
+    """Yield the starts without a resource id whose action ends among ``events``."""
     ends = sorted(
-        (one for one in events if one.phase in ("end", "error") and one.request_id), key=_order
+        (event for event in events if event.phase in ("end", "error") and event.request_id),
+        key=_order,
     )
-    for first in range(0, len(ends), _AT_ONCE):
-        some = ends[first : first + _AT_ONCE]
-        earliest = some[0].time - _LONGEST
-        wanted = Filter(
-            {"request_id": tuple(sorted({one.request_id for one in some})), "phase": ("start",)},
+    for first in range(0, len(ends), _REQUESTS_PER_QUERY):
+        group = ends[first : first + _REQUESTS_PER_QUERY]
+        earliest = group[0].time - _MAX_START_AGE
+        event_filter = EventFilter(
+            {"request_id": tuple(sorted({end.request_id for end in group})), "phase": ("start",)},
             since=max(earliest, since or earliest),
-            until=some[-1].time + _TWINS,
+            until=group[-1].time + _TWIN_INTERVAL,
         )
-        done = {_key(one) for one in some}
-        for event in _events(history, wanted):
-            if not event.resource_id and _key(event) in done:
+        ended_actions = {_action_key(end) for end in group}
+        for event in _read_events(history, event_filter):
+            if not event.resource_id and _action_key(event) in ended_actions:
                 yield event
 
 
-def told(events: Iterable[Event]) -> list[Line]:
-    """Fold events into lines, in the order of their beginning."""
+def fold_events(events: Iterable[Event]) -> list[Line]:
+    """Return the actions that events are parts of, in the order of their start."""
     lines: list[Line] = []
-    running: dict[Key, list[Line]] = {}
+    lines_by_key: dict[ActionKey, list[Line]] = {}
     for event in sorted(events, key=_order):
-        candidates = running.setdefault(_key(event), [])
-        line = next((one for one in candidates if _belongs(event, one)), None)
+        candidates = lines_by_key.setdefault(_action_key(event), [])
+        line = next((line for line in candidates if _is_part(event, line)), None)
         if line is None:
-            line = _line(event)
+            line = _new_line(event)
             lines.append(line)
             candidates.append(line)
-        _add(event, line)
-    _name_users(lines)
+        _add_event(event, line)
+    _add_user_names(lines)
     return lines
 
 
-def _name_users(lines: Sequence[Line]) -> None:
-    """Name the users of whom some services tell the id alone, where others tell the name."""
+def _add_user_names(lines: Sequence[Line]) -> None:
+    """Add the names of users of whom some services send the id alone, from other services."""
     names = {line.user_id: line.user_name for line in lines if line.user_id and line.user_name}
     for line in lines:
         line.user_name = line.user_name or names.get(line.user_id, "")
 
 
-def _key(event: Event) -> Key:
-    """Give what the parts of one action share."""
+def _action_key(event: Event) -> ActionKey:
+    """Return the fields that all events of an action share."""
     return event.service, event.resource_type, event.action, event.request_id
 
 
@@ -178,50 +216,51 @@ def _order(event: Event) -> tuple[datetime, bool, str, int]:
     return event.time, event.phase != "start", event.id, event.index
 
 
-def _belongs(event: Event, line: Line) -> bool:
-    """Tell whether an event is one more part of what a line tells."""
+def _is_part(event: Event, line: Line) -> bool:
+    """Return whether an event is another part of a line's action."""
     if line.resource_id and event.resource_id and line.resource_id != event.resource_id:
         return False
-    same_part = [one for one in line.events if one.phase == event.phase]
-    if any(_telling(one) == _telling(event) for one in same_part):
-        return False  # it happened once more
-    if same_part:  # its twin, in the other format
-        return event.time - same_part[0].time <= _TWINS
+    same_phase = [part for part in line.events if part.phase == event.phase]
+    if any(_type_and_format(part) == _type_and_format(event) for part in same_phase):
+        return False  # the action happened again
+    if same_phase:  # the twin in the other format
+        return event.time - same_phase[0].time <= _TWIN_INTERVAL
     if event.phase == "start":
-        return event.time - line.time <= _TWINS
-    # An end; or what one format tells once, where the other has a start and an end.
-    return line.ended is None or event.time - line.ended <= _TWINS
+        return event.time - line.time <= _TWIN_INTERVAL
+    # An end; or one notification in one format for a start and an end in the other.
+    return line.ended is None or event.time - line.ended <= _TWIN_INTERVAL
 
 
-def _telling(event: Event) -> tuple[str, bool]:
-    """Tell in which way it is told: some types of Nova's formats bear the same name.
+def _type_and_format(event: Event) -> tuple[str, bool]:
+    """Return the event type, and whether Nova's versioned format has it.
 
-    They differ in the publisher: ``api.host``, ``nova-api:host``.
+    Some types have the same name in both formats. The publishers differ: ``api.host`` and
+    ``nova-api:host``.
     """
     return event.type, ":" in event.publisher
 
 
-def _line(event: Event) -> Line:
+def _new_line(event: Event) -> Line:
     return Line(
-        event.time,
-        event.service,
-        event.action,
-        event.resource_type,
-        event.resource_id,
-        event.resource_name,
-        event.project_id,
-        "unknown",
-        event.user_id,
-        event.user_name,
-        event.actor_project_id,
-        event.address,
-        event.request_id,
-        event.global_request_id,
-        "",
+        time=event.time,
+        service=event.service,
+        action=event.action,
+        resource_type=event.resource_type,
+        resource_id=event.resource_id,
+        resource_name=event.resource_name,
+        project_id=event.project_id,
+        outcome="unknown",
+        user_id=event.user_id,
+        user_name=event.user_name,
+        actor_project_id=event.actor_project_id,
+        address=event.address,
+        request_id=event.request_id,
+        global_request_id=event.global_request_id,
+        reason="",
     )
 
 
-_TOLD_LATER = (
+_KNOWN_LATER = (
     "resource_id",
     "resource_name",
     "project_id",
@@ -231,14 +270,15 @@ _TOLD_LATER = (
     "address",
     "global_request_id",
 )
+"""Fields that the start of an action may lack and its end has."""
 
 
-def _add(event: Event, line: Line) -> None:
-    for name in _TOLD_LATER:
+def _add_event(event: Event, line: Line) -> None:
+    for name in _KNOWN_LATER:
         if not getattr(line, name):
             setattr(line, name, getattr(event, name))
     line.reason = line.reason or str(event.attributes.get("reason", ""))
-    line.outcome = min(line.outcome, event.outcome, key=_WORST.index)
+    line.outcome = min(line.outcome, event.outcome, key=_WORST_FIRST.index)
     if event.phase != "start":
         line.ended = event.time
     line.events.append(event)

@@ -1,7 +1,7 @@
-"""What each channel told, what only it told, and what it missed.
+"""Coverage: compare the channels, notification by notification, over a span of time.
 
-Called by ``cli/history.py`` for ``stackbus coverage``. Channels meet in a notification's
-message_id: what one of them told and another did not is a loss, to the number.
+Channels meet in a notification's message_id: if one channel carried it and another did not, the
+other has lost it. ``stackbus coverage`` prints the result.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from datetime import datetime
 import msgspec
 
 from stackbus.history.history import History
-from stackbus.query.filter import Filter
+from stackbus.query.filter import EventFilter
 
 
-class Missed(msgspec.Struct, frozen=True):
-    """One notification that not all channels told."""
+class MissedNotification(msgspec.Struct, frozen=True):
+    """A notification, and the channels over which it came: not all channels of its service."""
 
     time: datetime
     service: str
@@ -26,18 +26,12 @@ class Missed(msgspec.Struct, frozen=True):
     channels: tuple[str, ...]
 
 
-class _Group(msgspec.Struct):
-    service: str
-    channels: tuple[str, ...]
-    count: int
-
-
 @dataclass(frozen=True, slots=True)
-class Covered:
-    """One channel and one service, in notifications.
+class ChannelCoverage:
+    """The notifications of one service over one channel, counted.
 
-    ``missed``: other channels told them. A channel that told nothing of a service is not one of
-    its channels, and has missed nothing.
+    ``told`` came over it, ``only`` over no other, ``missed`` over others alone. A channel that
+    carried nothing of a service has no coverage of it, so it has missed nothing.
     """
 
     channel: str
@@ -46,34 +40,69 @@ class Covered:
     only: int
     missed: int
 
+    def to_json(self) -> dict[str, object]:
+        """Return the row as ``coverage -o json`` prints it."""
+        return {
+            "channel": self.channel,
+            "service": self.service,
+            "told": self.told,
+            "only": self.only,
+            "missed": self.missed,
+        }
 
-def coverage(history: History, since: datetime | None, until: datetime | None) -> list[Covered]:
-    """Compare the channels, service by service."""
-    conditions, parameters = Filter(since=since, until=until).conditions()
-    groups = list(history.ask("coverage", _Group, conditions, **parameters))
-    found = []
+
+@dataclass(frozen=True, slots=True)
+class Coverage:
+    """The answer: a row for each channel and service, and the notifications that were missed."""
+
+    channels: list[ChannelCoverage]
+    missed: list[MissedNotification]
+
+    def to_json(self) -> dict[str, object]:
+        """Return the answer as ``coverage -o json`` prints it."""
+        return {
+            "coverage": [row.to_json() for row in self.channels],
+            "missed": [msgspec.to_builtins(notification) for notification in self.missed],
+        }
+
+
+class _Group(msgspec.Struct):
+    service: str
+    channels: tuple[str, ...]
+    count: int
+
+
+def compare_channels(
+    history: History, since: datetime | None, until: datetime | None
+) -> list[ChannelCoverage]:
+    """Return the coverage of each service by each of its channels."""
+    conditions, parameters = EventFilter(since=since, until=until).conditions()
+    groups = list(history.session.query("coverage", _Group, conditions, **parameters))
+    coverage = []
     for service in sorted({group.service for group in groups}):
-        of_it = [group for group in groups if group.service == service]
-        total = sum(group.count for group in of_it)
-        for channel in sorted({channel for group in of_it for channel in group.channels}):
-            told = sum(group.count for group in of_it if channel in group.channels)
-            only = sum(group.count for group in of_it if group.channels == (channel,))
-            found.append(Covered(channel, service, told, only, total - told))
-    return found
+        service_groups = [group for group in groups if group.service == service]
+        total = sum(group.count for group in service_groups)
+        for channel in sorted({name for group in service_groups for name in group.channels}):
+            received = sum(group.count for group in service_groups if channel in group.channels)
+            only = sum(group.count for group in service_groups if group.channels == (channel,))
+            coverage.append(ChannelCoverage(channel, service, received, only, total - received))
+    return coverage
 
 
-def missed(
+def list_missed(
     history: History,
-    found: list[Covered],
+    coverage: list[ChannelCoverage],
     since: datetime | None,
     until: datetime | None,
     channel: str | None = None,
-) -> Iterator[Missed]:
-    """List the notifications that one of their service's channels missed, or ``channel`` did."""
-    for service in sorted({one.service for one in found}):
-        channels = sorted({one.channel for one in found if one.service == service})
+) -> Iterator[MissedNotification]:
+    """Yield the notifications that ``channel`` missed, or any channel of their service."""
+    for service in sorted({entry.service for entry in coverage}):
+        channels = sorted({entry.channel for entry in coverage if entry.service == service})
         if len(channels) > 1 and (channel is None or channel in channels):
-            wanted = replace(Filter({"service": (service,)}), since=since, until=until)
-            conditions, parameters = wanted.conditions()
+            event_filter = replace(EventFilter({"service": (service,)}), since=since, until=until)
+            conditions, parameters = event_filter.conditions()
             lacking = [channel] if channel else channels
-            yield from history.ask("missed", Missed, conditions, lacking=lacking, **parameters)
+            yield from history.session.query(
+                "missed", MissedNotification, conditions, lacking=lacking, **parameters
+            )

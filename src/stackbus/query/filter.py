@@ -1,6 +1,6 @@
-"""What a question asks for: a value, and the conditions of SQL that it becomes. Pure.
+"""EventFilter: which events a question is about, and the SQL conditions for them. Pure.
 
-Called by ``events.py``, ``audit.py`` and ``coverage.py``; made by the doors.
+The doors make it; ``events.py``, ``audit.py`` and ``coverage.py`` query with it.
 """
 
 from __future__ import annotations
@@ -8,42 +8,27 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from stackbus.errors import InputError
-from stackbus.events.actions import NO_PHASE, OUTCOMES, PHASES
-from stackbus.services import BY_NAME, SERVICES
-from stackbus.services.service import PRIORITIES
+from stackbus.events.model import FIELD_INFO, TEXT_FIELDS
+from stackbus.services import BY_NAME
+from stackbus.units import parse_duration
 
-FIELDS = (
-    "id", "service", "type", "action", "phase", "outcome", "priority", "publisher", "host",
-    "resource_type", "resource_id", "resource_name", "project_id", "user_id", "user_name",
-    "actor_project_id", "request_id", "global_request_id", "address",
-)  # fmt: skip
-"""The fields of an event that are texts, each of which a question may name."""
-
-_WORDS = {
-    "service": (*(one.name for one in SERVICES), ""),
-    "phase": (*dict.fromkeys(PHASES.values()), NO_PHASE),
-    "outcome": OUTCOMES,
-    "priority": PRIORITIES,
-}
-"""Fields with few values: another word would find nothing, and look like an answer."""
-
-_BEFORE = re.compile(r"-([0-9]{1,9}(?:\.[0-9]+)?)(s|m|h|d|w)")
-_UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
-_FIRST, _LAST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
+_EARLIEST, _LATEST = datetime(1970, 1, 1, tzinfo=UTC), datetime(2200, 1, 1, tzinfo=UTC)
 
 Conditions = tuple[list[str], dict[str, Any]]
+"""SQL conditions, all of which an event must meet, and the values of their parameters."""
 
 
 @dataclass(frozen=True, slots=True)
-class Filter:
-    """Which events are asked for. Several values of one field: any of them; several fields: all.
+class EventFilter:
+    """A selection of events: those that meet every condition that is given.
 
-    A value with ``*`` (any text) or ``?`` (one character) is a pattern. Times: ``since`` belongs
-    to the answer, ``until`` no longer does. ``channels``: one of these told it.
+    ``values`` are texts by field name, of which an event has one; ``*`` in a value stands for any
+    text, ``?`` for one character. ``since`` is inclusive, ``until`` exclusive. ``channels``: the
+    event came over one of them. ``attributes`` are names and values; ``payload`` is a text in it.
     """
 
     values: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -56,64 +41,77 @@ class Filter:
     payload: str = ""
 
     def conditions(self) -> Conditions:
-        """Give SQL conditions, and the parameters in them."""
-        found: list[str] = []
+        """Return the SQL conditions and their parameters.
+
+        Raises InputError for a field that is not a text, and for a value that it never has.
+        """
+        conditions: list[str] = []
         parameters: dict[str, Any] = {}
-        for name, wanted in self.values.items():
-            if wanted:
-                found.append(_any_of(name, wanted, parameters))
+        for name, values in self.values.items():
+            if values:
+                conditions.append(_field_condition(name, values, parameters))
         if self.indices:
-            found.append("`index` IN {indices:Array(UInt32)}")
+            conditions.append("`index` IN {indices:Array(UInt32)}")
             parameters["indices"] = list(self.indices)
-        for name, column, sign, moment in (
+        for name, column, sign, limit in (
             ("since", "time", ">=", self.since),
             ("until", "time", "<", self.until),
             ("received_since", "received", ">=", self.received_since),
         ):
-            if moment is not None:
-                found.append(f"{column} {sign} {{{name}:DateTime64(6, 'UTC')}}")
-                parameters[name] = sql_time(moment)
+            if limit is not None:
+                conditions.append(f"{column} {sign} {{{name}:DateTime64(6, 'UTC')}}")
+                parameters[name] = sql_time(limit)
         if self.channels:
-            found.append(
+            conditions.append(
                 "(hasAny(channels, {channels:Array(String)}) OR (time, id) IN "
                 "(SELECT time, id FROM told WHERE channel IN {channels:Array(String)}))"
             )
             parameters["channels"] = list(self.channels)
         for number, (name, value) in enumerate(self.attributes):
-            found.append(
+            conditions.append(
                 f"trim(BOTH '\"' FROM JSONExtractRaw(attributes, {{attribute_{number}:String}})) "
                 f"= {{value_{number}:String}}"
             )
             parameters[f"attribute_{number}"] = name
             parameters[f"value_{number}"] = value
         if self.payload:
-            found.append("position(payload, {payload:String}) > 0")
+            conditions.append("position(payload, {payload:String}) > 0")
             parameters["payload"] = self.payload
-        return found, parameters
+        return conditions, parameters
 
 
-def _any_of(name: str, wanted: tuple[str, ...], parameters: dict[str, Any]) -> str:
-    if name not in FIELDS:
-        raise InputError(f"{name!r}: an event has no such field; it has {', '.join(FIELDS)}")
-    patterns = [value for value in wanted if _is_pattern(value)]
-    exact = [_word(name, value) for value in wanted if not _is_pattern(value)]
-    found = []
+def check_text_field(name: str) -> None:
+    """Raise InputError for a name that is not a text field of an event."""
+    if name not in TEXT_FIELDS:
+        raise InputError(
+            f"{name!r} is not a text field of an event: give one of {', '.join(TEXT_FIELDS)}"
+        )
+
+
+def _field_condition(name: str, values: tuple[str, ...], parameters: dict[str, Any]) -> str:
+    check_text_field(name)
+    patterns = [value for value in values if _is_pattern(value)]
+    exact = [_exact_value(name, value) for value in values if not _is_pattern(value)]
+    conditions = []
     if exact:
-        found.append(f"`{name}` IN {{{name}:Array(String)}}")
+        conditions.append(f"`{name}` IN {{{name}:Array(String)}}")
         parameters[name] = exact
     for number, pattern in enumerate(patterns):
-        found.append(f"`{name}` LIKE {{{name}_{number}:String}}")
-        parameters[f"{name}_{number}"] = _like(pattern)
-    return found[0] if len(found) == 1 else f"({' OR '.join(found)})"
+        conditions.append(f"`{name}` LIKE {{{name}_{number}:String}}")
+        parameters[f"{name}_{number}"] = _like_pattern(pattern)
+    return conditions[0] if len(conditions) == 1 else f"({' OR '.join(conditions)})"
 
 
-def _word(name: str, value: str) -> str:
-    """Give ``value``; a service by its type too. Raises InputError if the field never has it."""
+def _exact_value(name: str, value: str) -> str:
+    """Return ``value``, and the name of a service for its type.
+
+    Raises InputError for a value that the field never has: an empty answer would mislead.
+    """
     if name == "service" and value in BY_NAME:
         return BY_NAME[value].name
-    if value not in _WORDS.get(name, (value,)):
-        known = ", ".join(word for word in _WORDS[name] if word)
-        raise InputError(f"{name}: {value!r}: one of {known}")
+    words = FIELD_INFO[name].words
+    if words and value not in words:
+        raise InputError(f"{name}: {value!r} is not one of {', '.join(filter(None, words))}")
     return value
 
 
@@ -121,28 +119,29 @@ def _is_pattern(value: str) -> bool:
     return "*" in value or "?" in value
 
 
-def _like(pattern: str) -> str:
+def _like_pattern(pattern: str) -> str:
     escaped = re.sub(r"([\\%_])", r"\\\1", pattern)
     return escaped.replace("*", "%").replace("?", "_")
 
 
-def moment(text: str, option: str, now: datetime) -> datetime:
-    """Read a time: ``-2h`` before ``now``, or ISO 8601 (UTC where it names no zone).
+def parse_time(text: str, name: str, now: datetime) -> datetime:
+    """Parse a time: ``-2h`` is two hours before ``now``, others are ISO 8601, UTC by default.
 
-    Raises InputError.
+    Times before 1970 and after 2199 become these limits. Raises InputError, which calls the value
+    ``name``.
     """
     try:
-        if match := _BEFORE.fullmatch(text):
-            return max(_FIRST, now - timedelta(**{_UNITS[match[2]]: float(match[1])}))
-        found = datetime.fromisoformat(text)
-        found = found.replace(tzinfo=UTC) if found.tzinfo is None else found.astimezone(UTC)
+        if text.startswith("-"):
+            return max(_EARLIEST, now - parse_duration(text[1:]))
+        time = datetime.fromisoformat(text)
+        time = time.replace(tzinfo=UTC) if time.tzinfo is None else time.astimezone(UTC)
     except (ValueError, OverflowError):
         raise InputError(
-            f"{option}: {text!r}: a time was expected: -2h, 2026-11-24, 2026-11-24T10:00:00Z"
+            f"{name}: {text!r} is not a time: give -2h, 2026-11-24 or 2026-11-24T10:00:00Z"
         ) from None
-    return min(max(found, _FIRST), _LAST)
+    return min(max(time, _EARLIEST), _LATEST)
 
 
-def sql_time(moment: datetime) -> str:
-    """Write a time as ClickHouse reads it."""
-    return f"{moment:%Y-%m-%d %H:%M:%S.%f}"
+def sql_time(time: datetime) -> str:
+    """Format a time as ClickHouse reads it."""
+    return f"{time:%Y-%m-%d %H:%M:%S.%f}"

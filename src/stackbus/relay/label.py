@@ -1,78 +1,55 @@
-"""The label that a notification bears on the outer bus. Pure.
+"""The label of a notification on the outer bus, read from the notification. Pure.
 
-Called by ``relay/relay.py`` with what was decoded and scrubbed; ``expose/topology.py`` binds the
-topics by the routing keys made here: ``<priority>.<service>.<project>.<event_type>``.
+``relay.py`` calls ``label`` after decoding and scrubbing, and publishes with the result. Topics are
+bound by the routing keys that are made here.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 
 import msgspec
 
-from stackbus.errors import Unreadable
-from stackbus.events.envelope import Notification
-from stackbus.services import emitter
-from stackbus.services.service import PRIORITIES, PROJECT_ID, UNKNOWN
-
-_SHORT_STRING = 255
-"""Bytes of a routing key and of a property at most (AMQP 0-9-1, section 4.2.5.3)."""
-
-
-@dataclass(frozen=True, slots=True)
-class Label:
-    """Where a notification goes on the outer bus, and what its properties say."""
-
-    routing_key: str
-    service: str
-    message_id: str
-    event_type: str
-    timestamp: int | None
+from stackbus.bus.message import Label
+from stackbus.bus.routing import PROJECT_ID, UNKNOWN, RoutingKey, short_string
+from stackbus.events.envelope import Notification, read_priority
+from stackbus.services import find_service
 
 
 def label(exchange: str, notification: Notification) -> Label:
-    """Label a notification that came over the control exchange ``exchange``.
+    """Return the label of a notification that arrived over the control exchange ``exchange``.
 
-    Raises Unreadable for a priority that is none of oslo.messaging's seven.
+    Raises Unreadable for a priority that is not one of oslo.messaging's seven.
     """
-    priority = notification.priority.lower()
-    priority = "warn" if priority == "warning" else priority
-    if priority not in PRIORITIES:
-        raise Unreadable("no notification: its priority is none of oslo.messaging's seven")
-    service = emitter(exchange, notification.event_type)
-    name, project = UNKNOWN, None
+    priority = read_priority(notification)
+    event_type = notification.event_type
+    service = find_service(exchange, event_type)
+    project = ""
     if service is not None:
-        name = service.name
-        payload = _payload(notification)
+        payload = _decode_payload(notification)
         if isinstance(payload, dict):
-            project = service.project(notification.event_type, payload)
-    if project is None or not PROJECT_ID.fullmatch(project):
+            project = service.read_project_id(event_type, payload)
+    if not PROJECT_ID.fullmatch(project):
         project = UNKNOWN
+    name = service.name if service else UNKNOWN
     return Label(
-        routing_key=_short(f"{priority}.{name}.{project}.{notification.event_type}"),
+        routing_key=str(RoutingKey(priority, name, project, event_type)),
         service=name,
-        message_id=_short(notification.message_id),
-        event_type=_short(notification.event_type),
-        timestamp=_seconds(notification.timestamp),
+        message_id=short_string(notification.message_id),
+        event_type=short_string(event_type),
+        timestamp=_unix_seconds(notification.timestamp),
     )
 
 
-def _payload(notification: Notification) -> object:
+def _decode_payload(notification: Notification) -> object:
     try:
         return msgspec.json.decode(notification.payload)
     except (msgspec.MsgspecError, UnicodeError, RecursionError):
         return None
 
 
-def _short(text: str) -> str:
-    """Cut ``text`` to what a short string of AMQP holds, at a character's end."""
-    raw = text.encode("utf-8", "replace")
-    return text if len(raw) <= _SHORT_STRING else raw[:_SHORT_STRING].decode("utf-8", "ignore")
-
-
-def _seconds(timestamp: str) -> int | None:
-    """Read oslo's naive UTC timestamp as seconds since 1970; None if it is none or before."""
+def _unix_seconds(timestamp: str) -> int | None:
+    """Return oslo's naive UTC timestamp as seconds since 1970; None if AMQP cannot carry it."""
     try:
         moment = datetime.fromisoformat(timestamp)
     except ValueError:

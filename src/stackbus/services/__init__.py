@@ -1,4 +1,4 @@
-"""The ten OpenStack services, as a plain list, and how to find one in it."""
+"""The ten OpenStack services as a plain list, and the look-ups in it."""
 
 from __future__ import annotations
 
@@ -33,16 +33,15 @@ BY_NAME = {
 }
 """By name, by service type, and by the type's other spellings."""
 
-_BY_EVENT_TYPE = {first: service for service in SERVICES for first in service.event_types}
+_BY_EVENT_TYPE = {prefix: service for service in SERVICES for prefix in service.event_types}
 
 
-def emitter(exchange: str, event_type: str) -> Service | None:
-    """Tell which service sent a notification: its exchange's, or on the shared one its type's.
+def find_service(exchange: str, event_type: str) -> Service | None:
+    """Return the service that published ``event_type`` on ``exchange``, None if it is not known.
 
-    None for an exchange, or on the shared exchange an event type, that is none of the ten's.
+    The exchange decides; on the shared exchange, the first words of the event type do.
     """
     if exchange != SHARED_EXCHANGE:
         return BY_EXCHANGE.get(exchange)
-    first, _, rest = event_type.partition(".")
-    second = rest.partition(".")[0]
-    return _BY_EVENT_TYPE.get(f"{first}.{second}") or _BY_EVENT_TYPE.get(first)
+    words = event_type.split(".", 2)
+    return _BY_EVENT_TYPE.get(".".join(words[:2])) or _BY_EVENT_TYPE.get(words[0])

@@ -1,4 +1,11 @@
-"""Cinder, block storage: unversioned dicts; by default on the shared exchange ``openstack``."""
+"""Cinder, block storage: volumes, snapshots, backups, groups and volume types.
+
+- Publishes plain JSON objects under ``notifications``. Its default exchange is the shared
+  ``openstack``; the drop-in gives it one of its own.
+- Needs no option. ``cinder-volume-usage-audit`` in cron sends the periodic ``*.exists``.
+- Payload: ``<resource>_id`` and ``tenant_id`` (cinder/volume/volume_utils.py). Volume types carry
+  an object of their own; the scheduler's events carry the whole request instead.
+"""
 
 from __future__ import annotations
 
@@ -7,35 +14,36 @@ from stackbus.services.service import (
     Payload,
     Resource,
     Service,
-    inside,
-    picked,
-    several,
-    text,
+    as_text,
+    get_nested,
+    iterate_objects,
+    pick_values,
 )
 
 
-def project(event_type: str, payload: Payload) -> str | None:
-    """Read the owner's project: ``tenant_id`` (cinder/volume/volume_utils.py).
-
-    The scheduler's events carry the whole request instead.
-    """
+def read_project_id(event_type: str, payload: Payload) -> str:
+    """Read ``tenant_id`` or ``project_id``, in the scheduler's events from the request."""
     del event_type
     spec = payload.get("request_spec")
     return (
-        text(payload.get("tenant_id"))
-        or text(payload.get("project_id"))
-        or text(inside(spec, "volume", "project_id"))
-        or text(inside(spec, "volume_properties", "project_id"))
+        as_text(payload.get("tenant_id"))
+        or as_text(payload.get("project_id"))
+        or as_text(get_nested(spec, "volume", "project_id"))
+        or as_text(get_nested(spec, "volume_properties", "project_id"))
     )
 
 
-def resource(event_type: str, payload: Payload) -> str | None:
-    """Read the id: ``<kind>_id`` (cinder/volume/volume_utils.py), a type's inside its object."""
+def read_resource_id(event_type: str, payload: Payload) -> str:
+    """Read ``<resource>_id``, or ``id``; a volume type's id is inside its object."""
     kind = event_type.partition(".")[0]
     kind = {"scheduler": "volume", "volume_type_extra_specs": "type"}.get(kind, kind)
     kind = kind.removesuffix("_project")
-    inner = payload.get(f"{kind}s")
-    return text(payload.get(f"{kind}_id")) or text(inside(inner, "id")) or text(payload.get("id"))
+    own_object = payload.get(f"{kind}s")
+    return (
+        as_text(payload.get(f"{kind}_id"))
+        or as_text(get_nested(own_object, "id"))
+        or as_text(payload.get("id"))
+    )
 
 
 _ATTRIBUTES = {
@@ -56,31 +64,38 @@ _ATTRIBUTES = {
 }
 
 
-def read(event_type: str, payload: Payload) -> list[Resource]:
-    """Read the resource; of a volume in use, which server uses it; of the scheduler, its wish."""
-    identifier = resource(event_type, payload) or ""
-    inner = payload.get(f"{event_type.partition('.')[0]}s")
+def read_resources(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource; for an attached volume also its server's id."""
+    identifier = read_resource_id(event_type, payload)
+    own_object = payload.get(f"{event_type.partition('.')[0]}s")
     attributes = {
-        **picked(payload.get("volume_properties"), _ATTRIBUTES),
-        **picked(payload, _ATTRIBUTES),
+        **pick_values(payload.get("volume_properties"), _ATTRIBUTES),
+        **pick_values(payload, _ATTRIBUTES),
     }
     attributes = {name: value for name, value in attributes.items() if value != identifier}
-    for attachment in several(payload.get("volume_attachment")):
-        if server := text(attachment.get("instance_uuid")):
+    for attachment in iterate_objects(payload.get("volume_attachment")):
+        if server := as_text(attachment.get("instance_uuid")):
             attributes["server_id"] = server
     name = (
-        text(payload.get("display_name"))
-        or text(payload.get("name"))
-        or text(inside(inner, "name"))
+        as_text(payload.get("display_name"))
+        or as_text(payload.get("name"))
+        or as_text(get_nested(own_object, "name"))
     )
-    return [Resource(identifier, name or "", project(event_type, payload) or "", attributes)]
+    return [
+        Resource(
+            id=identifier,
+            name=name,
+            project_id=read_project_id(event_type, payload),
+            attributes=attributes,
+        )
+    ]
 
 
 def is_report(payload: Payload) -> bool:
-    """Tell what ``cinder-volume-usage-audit --send_actions`` sends again from what happens.
+    """Return whether ``cinder-volume-usage-audit --send_actions`` sent this.
 
-    Only there creations and removals name the period that was audited
-    (cinder/cmd/volume_usage_audit.py).
+    It sends the creations and deletions of a period once more, under the same event types. Only
+    its notifications name the period (cinder/cmd/volume_usage_audit.py).
     """
     return "audit_period_beginning" in payload
 
@@ -108,11 +123,11 @@ CINDER = Service(
         "qos_specs",
         "scheduler",
     ),
-    project=project,
-    resource=resource,
-    read=read,
+    read_project_id=read_project_id,
+    read_resource_id=read_resource_id,
+    read_resources=read_resources,
     is_report=is_report,
-    resources={
+    resource_types={
         "volume": "volume",
         "snapshot": "snapshot",
         "backup": "backup",
@@ -140,8 +155,8 @@ CINDER = Service(
         "access_add": "add_access",
         "access_remove": "remove_access",
     },
-    exchange_why=(
+    exchange_reason=(
         "an exchange of its own; the default, openstack, is shared with Manila. "
-        "It moves Cinder's RPC too: set it on all of Cinder's processes at once"
+        "This moves Cinder's RPC too: set it on all of Cinder's processes at once"
     ),
 )

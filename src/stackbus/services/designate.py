@@ -1,4 +1,11 @@
-"""Designate, DNS: unversioned dicts on exchange ``designate``; zone changes are told twice."""
+"""Designate, DNS: zones, recordsets, transfers and the rest of its API.
+
+- Publishes plain JSON objects under ``notifications`` on exchange ``designate``. Each change of a
+  zone is published twice, as ``dns.zone.*`` and under the older name ``dns.domain.*``.
+- Needs no option; ``notify_api_faults`` adds failed requests. The producer's periodic_exists task
+  sends ``*.exists``.
+- Payload: ``id`` and ``tenant_id`` (designate/notifications.py).
+"""
 
 from __future__ import annotations
 
@@ -8,21 +15,21 @@ from stackbus.services.service import (
     Payload,
     Resource,
     Service,
-    picked,
-    text,
+    as_text,
+    pick_values,
 )
 
 
-def project(event_type: str, payload: Payload) -> str | None:
-    """Read the owner's project: ``tenant_id`` (designate/notifications.py)."""
+def read_project_id(event_type: str, payload: Payload) -> str:
+    """Read ``tenant_id``."""
     del event_type
-    return text(payload.get("tenant_id"))
+    return as_text(payload.get("tenant_id"))
 
 
-def resource(event_type: str, payload: Payload) -> str | None:
-    """Read ``payload.id``; a fault of the API is about a request, not about a resource."""
+def read_resource_id(event_type: str, payload: Payload) -> str:
+    """Read ``id``; ``dns.api.fault`` is about a request and has none."""
     del event_type
-    return text(payload.get("id"))
+    return as_text(payload.get("id"))
 
 
 _ATTRIBUTES = {
@@ -38,19 +45,19 @@ _ATTRIBUTES = {
 }
 
 
-def read(event_type: str, payload: Payload) -> list[Resource]:
-    """Read the resource. What tells of a zone as a domain names its twin, which tells the same."""
-    attributes = picked(payload, _ATTRIBUTES)
+def read_resources(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource; an event ``dns.domain.*`` names its twin ``dns.zone.*``."""
+    attributes = pick_values(payload, _ATTRIBUTES)
     if event_type == "dns.api.fault" and "state" in attributes:
-        attributes["status"] = attributes.pop("state")  # HTTP's
+        attributes["status"] = attributes.pop("state")  # the status code of HTTP
     if event_type.startswith("dns.domain."):
         attributes["twin"] = event_type.replace("dns.domain.", "dns.zone.", 1)
     return [
         Resource(
-            resource(event_type, payload) or "",
-            text(payload.get("name")) or "",
-            project(event_type, payload) or "",
-            attributes,
+            id=read_resource_id(event_type, payload),
+            name=as_text(payload.get("name")),
+            project_id=read_project_id(event_type, payload),
+            attributes=attributes,
         )
     ]
 
@@ -60,10 +67,10 @@ DESIGNATE = Service(
     type="dns",
     exchange="designate",
     event_types=("dns",),
-    project=project,
-    resource=resource,
-    read=read,
-    resources={
+    read_project_id=read_project_id,
+    read_resource_id=read_resource_id,
+    read_resources=read_resources,
+    resource_types={
         "dns.zone": "zone",
         "dns.domain": "zone",
         "dns.recordset": "recordset",
@@ -82,6 +89,6 @@ DESIGNATE = Service(
     options=(
         Option("DEFAULT", "notify_api_faults", "true", "emit dns.api.fault when a request fails"),
     ),
-    # The key that lets another project take the zone over stands under the plain name `key`.
+    # With `key`, another project can take over the zone.
     secrets=(("dns.zone_transfer_request", "key"), ("dns.zone_transfer_accept", "key")),
 )

@@ -1,21 +1,27 @@
-"""Glance, image: unversioned dicts on exchange ``glance``; no actor, and an error is a text."""
+"""Glance, image: images, their members, tasks and metadata definitions.
+
+- Publishes plain JSON objects under ``notifications`` on exchange ``glance``.
+- Needs no option. Its context is empty, so its events have no actor.
+- Payload: ``id`` and ``owner`` (glance/notifier.py). The payload of a failed ``image.upload`` is a
+  bare string, which ``events/normalise.py`` reads.
+"""
 
 from __future__ import annotations
 
-from stackbus.services.service import Payload, Resource, Service, picked, text
+from stackbus.services.service import Payload, Resource, Service, as_text, pick_values
 
 
-def project(event_type: str, payload: Payload) -> str | None:
-    """Read the owner's project: ``owner``, ``owner_id`` in ``image.send`` (glance/notifier.py)."""
+def read_project_id(event_type: str, payload: Payload) -> str:
+    """Read ``owner``; in ``image.send`` it is ``owner_id``."""
     del event_type
-    return text(payload.get("owner")) or text(payload.get("owner_id"))
+    return as_text(payload.get("owner")) or as_text(payload.get("owner_id"))
 
 
-def resource(event_type: str, payload: Payload) -> str | None:
-    """Read the id; definitions of metadata are known by their names."""
+def read_resource_id(event_type: str, payload: Payload) -> str:
+    """Read ``id`` or ``image_id``; a metadata definition is identified by its name."""
     if event_type.startswith("metadef_"):
-        return text(payload.get("name")) or text(payload.get("namespace"))
-    return text(payload.get("id")) or text(payload.get("image_id"))
+        return as_text(payload.get("name")) or as_text(payload.get("namespace"))
+    return as_text(payload.get("id")) or as_text(payload.get("image_id"))
 
 
 _ATTRIBUTES = {
@@ -37,14 +43,14 @@ _ATTRIBUTES = {
 }
 
 
-def read(event_type: str, payload: Payload) -> list[Resource]:
-    """Read the resource; a definition of metadata has a name alone."""
+def read_resources(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource."""
     return [
         Resource(
-            resource(event_type, payload) or "",
-            text(payload.get("name")) or "",
-            project(event_type, payload) or "",
-            picked(payload, _ATTRIBUTES),
+            id=read_resource_id(event_type, payload),
+            name=as_text(payload.get("name")),
+            project_id=read_project_id(event_type, payload),
+            attributes=pick_values(payload, _ATTRIBUTES),
         )
     ]
 
@@ -62,10 +68,10 @@ GLANCE = Service(
         "metadef_resource_type",
         "metadef_tag",
     ),
-    project=project,
-    resource=resource,
-    read=read,
-    resources={
+    read_project_id=read_project_id,
+    read_resource_id=read_resource_id,
+    read_resources=read_resources,
+    resource_types={
         "image": "image",
         "task": "task",
         "metadef_namespace": "metadef_namespace",
@@ -82,6 +88,6 @@ GLANCE = Service(
         "processing": "run",
         "": "run",
     },
-    # glance/common/wsgi_app.py: no other file of the folder is read.
-    place="the end of glance-api.conf: its WSGI application reads no file beside it",
+    # glance/common/wsgi_app.py reads this file only.
+    drop_in_location="the end of glance-api.conf: its WSGI application reads no other file",
 )

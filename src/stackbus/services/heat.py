@@ -1,34 +1,38 @@
-"""Heat, orchestration: unversioned dicts on exchange ``heat``."""
+"""Heat, orchestration: stacks and autoscaling.
+
+- Publishes plain JSON objects under ``notifications`` on exchange ``heat``.
+- Needs no option.
+- Payload: ``stack_identity`` and ``tenant_id`` (heat/engine/notification/stack.py).
+"""
 
 from __future__ import annotations
 
-from stackbus.services.service import Payload, Resource, Service, picked, text
+from stackbus.services.service import Payload, Resource, Service, as_text, pick_values
 
 
-def project(event_type: str, payload: Payload) -> str | None:
-    """Read the owner's project: ``tenant_id`` (heat/engine/notification/stack.py)."""
+def read_project_id(event_type: str, payload: Payload) -> str:
+    """Read ``tenant_id``."""
     del event_type
-    return text(payload.get("tenant_id"))
+    return as_text(payload.get("tenant_id"))
 
 
-def resource(event_type: str, payload: Payload) -> str | None:
+def read_resource_id(event_type: str, payload: Payload) -> str:
     """Read the stack's id, the last part of ``stack_identity`` (an ARN: heat/common/identifier)."""
     del event_type
-    identity = text(payload.get("stack_identity"))
-    return identity.rpartition("/")[2] if identity else None
+    return as_text(payload.get("stack_identity")).rpartition("/")[2]
 
 
 _ATTRIBUTES = {"state": "state", "state_reason": "reason"}
 
 
-def read(event_type: str, payload: Payload) -> list[Resource]:
-    """Read the stack; of autoscaling, the stack that the group is in."""
+def read_resources(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the stack; an autoscaling event names the stack of its group."""
     return [
         Resource(
-            resource(event_type, payload) or "",
-            text(payload.get("stack_name")) or "",
-            project(event_type, payload) or "",
-            picked(payload, _ATTRIBUTES),
+            id=read_resource_id(event_type, payload),
+            name=as_text(payload.get("stack_name")),
+            project_id=read_project_id(event_type, payload),
+            attributes=pick_values(payload, _ATTRIBUTES),
         )
     ]
 
@@ -38,8 +42,8 @@ HEAT = Service(
     type="orchestration",
     exchange="heat",
     event_types=("orchestration",),
-    project=project,
-    resource=resource,
-    read=read,
-    resources={"orchestration.stack": "stack", "orchestration.autoscaling": "stack"},
+    read_project_id=read_project_id,
+    read_resource_id=read_resource_id,
+    read_resources=read_resources,
+    resource_types={"orchestration.stack": "stack", "orchestration.autoscaling": "stack"},
 )

@@ -1,4 +1,10 @@
-"""Ironic, bare metal: ``ironic_object.*`` on exchange ``ironic``, under a topic of its own."""
+"""Ironic, bare metal: nodes, ports, allocations and the rest of its API.
+
+- Publishes versioned objects (``ironic_object.*``) under ``ironic_versioned_notifications``, and
+  sensor data as plain JSON objects under ``notifications``, on exchange ``ironic``.
+- Needs ``notification_level``: without it, Ironic sends nothing.
+- Payload: ``uuid``, ``owner`` and ``lessee`` in ``ironic_object.data`` (ironic/objects/node.py).
+"""
 
 from __future__ import annotations
 
@@ -7,27 +13,24 @@ from stackbus.services.service import (
     Payload,
     Resource,
     Service,
-    inside,
-    picked,
-    text,
+    as_text,
+    get_nested,
+    pick_values,
 )
 
 
-def project(event_type: str, payload: Payload) -> str | None:
-    """Read the owner's project: ``owner``, else ``lessee`` (ironic/objects/node.py).
-
-    Ports and chassis have neither; sensor data (unversioned) has no project.
-    """
+def read_project_id(event_type: str, payload: Payload) -> str:
+    """Read ``owner``, else ``lessee``; ports, chassis and sensor data have neither."""
     del event_type
     data = payload.get("ironic_object.data")
-    return text(inside(data, "owner")) or text(inside(data, "lessee"))
+    return as_text(get_nested(data, "owner")) or as_text(get_nested(data, "lessee"))
 
 
-def resource(event_type: str, payload: Payload) -> str | None:
-    """Read ``uuid`` of the object, a node's for sensor data."""
+def read_resource_id(event_type: str, payload: Payload) -> str:
+    """Read the object's ``uuid``; sensor data has its node's ``node_uuid``."""
     del event_type
     data = payload.get("ironic_object.data", payload)
-    return text(inside(data, "uuid")) or text(inside(data, "node_uuid"))
+    return as_text(get_nested(data, "uuid")) or as_text(get_nested(data, "node_uuid"))
 
 
 _ATTRIBUTES = {
@@ -49,17 +52,20 @@ _ATTRIBUTES = {
 _HARDWARE = {"cpus": "vcpus", "memory_mb": "memory_mb", "local_gb": "disk_gb", "cpu_arch": "arch"}
 
 
-def read(event_type: str, payload: Payload) -> list[Resource]:
-    """Read the resource, with what a node's properties say of its size."""
+def read_resources(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource; a node's properties give its size."""
     data = payload.get("ironic_object.data", payload)
-    identifier = resource(event_type, payload) or ""
-    attributes = {**picked(inside(data, "properties"), _HARDWARE), **picked(data, _ATTRIBUTES)}
+    identifier = read_resource_id(event_type, payload)
+    attributes = {
+        **pick_values(get_nested(data, "properties"), _HARDWARE),
+        **pick_values(data, _ATTRIBUTES),
+    }
     return [
         Resource(
-            identifier,
-            text(inside(data, "name")) or "",
-            project(event_type, payload) or "",
-            {name: value for name, value in attributes.items() if value != identifier},
+            id=identifier,
+            name=as_text(get_nested(data, "name")),
+            project_id=read_project_id(event_type, payload),
+            attributes={name: value for name, value in attributes.items() if value != identifier},
         )
     ]
 
@@ -70,10 +76,10 @@ IRONIC = Service(
     aliases=("bare-metal",),
     exchange="ironic",
     event_types=("baremetal", "hardware"),
-    project=project,
-    resource=resource,
-    read=read,
-    resources={
+    read_project_id=read_project_id,
+    read_resource_id=read_resource_id,
+    read_resources=read_resources,
+    resource_types={
         "baremetal.node": "node",
         "baremetal.port": "port",
         "baremetal.portgroup": "port_group",
@@ -93,6 +99,8 @@ IRONIC = Service(
         "power_state_corrected": "correct_power",
     },
     options=(
-        Option("DEFAULT", "notification_level", "info", "unset, Ironic sends nothing at all"),
+        Option(
+            "DEFAULT", "notification_level", "info", "without it, Ironic sends no notifications"
+        ),
     ),
 )

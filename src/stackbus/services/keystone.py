@@ -1,4 +1,10 @@
-"""Keystone, identity: CADF or basic dicts on exchange ``keystone``; the context is empty."""
+"""Keystone, identity: users, projects, roles, logins and the rest of its API.
+
+- Publishes CADF records (``notification_format = cadf``), or plain JSON objects (``basic``), under
+  ``notifications`` on exchange ``keystone``. Its context is empty: the actor is CADF's initiator.
+- Needs ``notification_opt_out``: its default hides logins.
+- Payload: ``resource_info`` is the id of the resource (keystone/notifications.py).
+"""
 
 from __future__ import annotations
 
@@ -7,30 +13,29 @@ from stackbus.services.service import (
     Payload,
     Resource,
     Service,
-    inside,
-    picked,
-    text,
+    as_text,
+    get_nested,
+    pick_values,
 )
 
 
-def project(event_type: str, payload: Payload) -> str | None:
-    """Read the project that a notification is about (keystone/notifications.py).
+def read_project_id(event_type: str, payload: Payload) -> str:
+    """Read a project's own id, or the project of a role assignment.
 
-    A role assignment names it; a project's own events name it as their resource, in both
-    formats. Users, roles, logins and the rest belong to a domain or to nobody.
+    Users, roles and logins belong to a domain or to nobody: "".
     """
     if event_type.startswith("identity.project."):
-        return text(payload.get("resource_info"))
-    return text(payload.get("project"))
+        return as_text(payload.get("resource_info"))
+    return as_text(payload.get("project"))
 
 
-def resource(event_type: str, payload: Payload) -> str | None:
-    """Read the id: ``resource_info``; a role's for an assignment, the user's for a login."""
+def read_resource_id(event_type: str, payload: Payload) -> str:
+    """Read ``resource_info``; the role of an assignment, the user of a login."""
     if event_type.startswith("identity.role_assignment."):
-        return text(payload.get("role"))
+        return as_text(payload.get("role"))
     if event_type == "identity.authenticate":
-        return text(inside(payload, "initiator", "user_id"))
-    return text(payload.get("resource_info"))
+        return as_text(get_nested(payload, "initiator", "user_id"))
+    return as_text(payload.get("resource_info"))
 
 
 _ATTRIBUTES = {
@@ -44,17 +49,20 @@ _ATTRIBUTES = {
 _REASON = {"reasonType": "reason", "reasonCode": "reason_code"}
 
 
-def read(event_type: str, payload: Payload) -> list[Resource]:
-    """Read the resource; of a login the user, of an assignment the role and who has it where."""
+def read_resources(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource; the attributes of an assignment name user or group, and project."""
     name = ""
     if event_type == "identity.authenticate":
-        name = text(inside(payload, "initiator", "name")) or ""
+        name = as_text(get_nested(payload, "initiator", "name"))
     return [
         Resource(
-            resource(event_type, payload) or "",
-            name,
-            project(event_type, payload) or "",
-            {**picked(payload, _ATTRIBUTES), **picked(payload.get("reason"), _REASON)},
+            id=read_resource_id(event_type, payload),
+            name=name,
+            project_id=read_project_id(event_type, payload),
+            attributes={
+                **pick_values(payload, _ATTRIBUTES),
+                **pick_values(payload.get("reason"), _REASON),
+            },
         )
     ]
 
@@ -64,10 +72,10 @@ KEYSTONE = Service(
     type="identity",
     exchange="keystone",
     event_types=("identity",),
-    project=project,
-    resource=resource,
-    read=read,
-    resources={
+    read_project_id=read_project_id,
+    read_resource_id=read_resource_id,
+    read_resources=read_resources,
+    resource_types={
         "identity.user": "user",
         "identity.group": "group",
         "identity.project": "project",
@@ -93,14 +101,17 @@ KEYSTONE = Service(
     actions={"": "login"},
     options=(
         Option(
-            "DEFAULT", "notification_format", "cadf", "say who did it, from where; basic does not"
+            "DEFAULT",
+            "notification_format",
+            "cadf",
+            "include the actor and its address, which the basic format omits",
         ),
         Option(
             "DEFAULT",
             "notification_opt_out",
             "identity.stackbus.none",
-            "tell of logins too: the default hides them, and only a value, "
-            "here one that matches nothing, replaces the default",
+            "include logins, which the default hides; only a value replaces the default, "
+            "here one that matches no event",
         ),
     ),
 )

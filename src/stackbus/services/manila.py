@@ -1,26 +1,30 @@
-"""Manila, shared file systems: unversioned dicts; by default on the shared exchange."""
+"""Manila, shared file systems: shares and share types.
+
+- Publishes plain JSON objects under ``notifications``. Its default exchange is the shared
+  ``openstack``; the drop-in gives it one of its own.
+- Needs no option. It has no periodic report.
+- Payload: ``share_id`` and ``project_id`` (manila/share/share_utils.py). The scheduler's events
+  carry the whole request instead.
+"""
 
 from __future__ import annotations
 
-from stackbus.services.service import Payload, Resource, Service, inside, picked, text
+from stackbus.services.service import Payload, Resource, Service, as_text, get_nested, pick_values
 
 
-def project(event_type: str, payload: Payload) -> str | None:
-    """Read the owner's project: ``project_id`` (manila/share/share_utils.py).
-
-    The scheduler's events carry the whole request instead.
-    """
+def read_project_id(event_type: str, payload: Payload) -> str:
+    """Read ``project_id``, in the scheduler's events from the request."""
     del event_type
-    return text(payload.get("project_id")) or text(
-        inside(payload, "request_spec", "share_properties", "project_id")
+    return as_text(payload.get("project_id")) or as_text(
+        get_nested(payload, "request_spec", "share_properties", "project_id")
     )
 
 
-def resource(event_type: str, payload: Payload) -> str | None:
-    """Read the id: ``<kind>_id``, a type's inside its own object."""
+def read_resource_id(event_type: str, payload: Payload) -> str:
+    """Read ``<resource>_id``; a share type's id is inside its object."""
     kind = event_type.partition(".")[0]
     kind = {"scheduler": "share", "share_type_extra_specs": "type"}.get(kind, kind)
-    return text(payload.get(f"{kind}_id")) or text(inside(payload.get(f"{kind}s"), "id"))
+    return as_text(payload.get(f"{kind}_id")) or as_text(get_nested(payload.get(f"{kind}s"), "id"))
 
 
 _ATTRIBUTES = {
@@ -38,16 +42,19 @@ _ATTRIBUTES = {
 }
 
 
-def read(event_type: str, payload: Payload) -> list[Resource]:
-    """Read the resource; of the scheduler, the share that was wished for."""
-    wish = inside(payload, "request_spec", "share_properties")
-    inner = payload.get(f"{event_type.partition('.')[0]}s")
+def read_resources(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource; a scheduler's event names the share that was requested."""
+    requested_share = get_nested(payload, "request_spec", "share_properties")
+    own_object = payload.get(f"{event_type.partition('.')[0]}s")
     return [
         Resource(
-            resource(event_type, payload) or "",
-            text(payload.get("name")) or text(inside(inner, "name")) or "",
-            project(event_type, payload) or "",
-            {**picked(wish, _ATTRIBUTES), **picked(payload, _ATTRIBUTES)},
+            id=read_resource_id(event_type, payload),
+            name=as_text(payload.get("name")) or as_text(get_nested(own_object, "name")),
+            project_id=read_project_id(event_type, payload),
+            attributes={
+                **pick_values(requested_share, _ATTRIBUTES),
+                **pick_values(payload, _ATTRIBUTES),
+            },
         )
     ]
 
@@ -69,10 +76,10 @@ MANILA = Service(
         "scheduler.extend_share",
         "scheduler.create_share_group",
     ),
-    project=project,
-    resource=resource,
-    read=read,
-    resources={
+    read_project_id=read_project_id,
+    read_resource_id=read_resource_id,
+    read_resources=read_resources,
+    resource_types={
         "share": "share",
         "share_type": "share_type",
         "share_type_extra_specs": "share_type",
@@ -90,8 +97,8 @@ MANILA = Service(
         "share_type_extra_specs.delete": "update",
         "scheduler.create_share_group": "create",
     },
-    exchange_why=(
+    exchange_reason=(
         "an exchange of its own; the default, openstack, is shared with Cinder. "
-        "It moves Manila's RPC too: set it on all of Manila's processes at once"
+        "This moves Manila's RPC too: set it on all of Manila's processes at once"
     ),
 )

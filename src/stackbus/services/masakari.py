@@ -1,21 +1,28 @@
-"""Masakari, instance high availability: ``masakari_object.*`` under a topic fixed in its code."""
+"""Masakari, instance high availability: segments, hosts and failure notifications.
+
+- Publishes versioned objects (``masakari_object.*``) on exchange ``masakari``, under
+  ``versioned_notifications``, which is fixed in its code.
+- Needs no option.
+- Payload: ``uuid`` or ``notification_uuid`` in ``masakari_object.data`` (masakari/objects). No
+  event names a project.
+"""
 
 from __future__ import annotations
 
-from stackbus.services.service import Payload, Resource, Service, inside, picked, text
+from stackbus.services.service import Payload, Resource, Service, as_text, get_nested, pick_values
 
 
-def project(event_type: str, payload: Payload) -> str | None:
-    """Give None: segments, hosts and their failures belong to no project (masakari/objects)."""
+def read_project_id(event_type: str, payload: Payload) -> str:
+    """Return "": Masakari's resources belong to no project."""
     del event_type, payload
-    return None
+    return ""
 
 
-def resource(event_type: str, payload: Payload) -> str | None:
-    """Read ``uuid`` of the object, or ``notification_uuid``; a start of a creation has none."""
+def read_resource_id(event_type: str, payload: Payload) -> str:
+    """Read ``notification_uuid`` or ``uuid``; the start of a creation has neither."""
     del event_type
     data = payload.get("masakari_object.data")
-    return text(inside(data, "notification_uuid")) or text(inside(data, "uuid"))
+    return as_text(get_nested(data, "notification_uuid")) or as_text(get_nested(data, "uuid"))
 
 
 _ATTRIBUTES = {
@@ -30,24 +37,23 @@ _ATTRIBUTES = {
 }
 
 
-def read(event_type: str, payload: Payload) -> list[Resource]:
-    """Read the resource, the server that a failure is about, and why its recovery failed."""
+def read_resources(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource, and for a failure the server and the reason why recovery failed."""
     data = payload.get("masakari_object.data")
-    attributes = picked(data, _ATTRIBUTES)
-    if server := text(inside(data, "payload", "instance_uuid")):
+    attributes = pick_values(data, _ATTRIBUTES)
+    if server := as_text(get_nested(data, "payload", "instance_uuid")):
         attributes["server_id"] = server
-    fault = inside(data, "fault", "masakari_object.data", "exception_message")
-    if reason := text(fault):
+    fault = get_nested(data, "fault", "masakari_object.data", "exception_message")
+    if reason := as_text(fault):
         attributes["reason"] = reason
-    segment = inside(data, "failover_segment", "masakari_object.data", "uuid")
-    if identifier := text(segment):
-        attributes["segment_id"] = identifier
+    segment = get_nested(data, "failover_segment", "masakari_object.data", "uuid")
+    if segment_id := as_text(segment):
+        attributes["segment_id"] = segment_id
     return [
         Resource(
-            resource(event_type, payload) or "",
-            text(inside(data, "name")) or "",
-            "",
-            attributes,
+            id=read_resource_id(event_type, payload),
+            name=as_text(get_nested(data, "name")),
+            attributes=attributes,
         )
     ]
 
@@ -58,8 +64,8 @@ MASAKARI = Service(
     aliases=("ha",),
     exchange="masakari",
     event_types=("segment", "host", "notification"),
-    project=project,
-    resource=resource,
-    read=read,
-    resources={"segment": "segment", "host": "host", "notification": "notification"},
+    read_project_id=read_project_id,
+    read_resource_id=read_resource_id,
+    read_resources=read_resources,
+    resource_types={"segment": "segment", "host": "host", "notification": "notification"},
 )

@@ -1,4 +1,11 @@
-"""Neutron, networking: unversioned dicts on exchange ``neutron``; only API calls notify."""
+"""Neutron, networking: every resource of its API, extensions included.
+
+- Publishes plain JSON objects under ``notifications`` on exchange ``neutron``. Only API calls
+  notify: ports that Neutron creates by itself appear in no notification.
+- Needs no option. ``neutron-usage-audit`` in cron sends the periodic ``*.exists``.
+- Payload: an object under the resource's name; for a bulk create a list under its plural; for a
+  deletion ``<resource>_id`` (neutron/pecan_wsgi/hooks/notifier.py).
+"""
 
 from __future__ import annotations
 
@@ -7,41 +14,42 @@ from stackbus.services.service import (
     Payload,
     Resource,
     Service,
-    inside,
-    picked,
-    several,
-    text,
+    as_text,
+    get_nested,
+    iterate_objects,
+    pick_values,
 )
 
 
-def project(event_type: str, payload: Payload) -> str | None:
-    """Read the owner's project, ``payload.<resource>.project_id`` (neutron/pecan_wsgi/hooks).
+def read_project_id(event_type: str, payload: Payload) -> str:
+    """Read ``<resource>.project_id``; for a bulk create the one that all its members share.
 
-    A bulk create holds a list; its owner is told only if all its members have the same one.
-    Most ``.start`` events are the raw request, or an id, and name no owner.
+    Most ``.start`` events hold the raw request, or an id, and name no owner.
     """
-    resource = event_type.partition(".")[0]
-    one = payload.get(resource)
-    if isinstance(one, dict):
-        return _owner(one)
-    many = next((value for value in payload.values() if isinstance(value, list)), [])
-    owners = {_owner(member) for member in many}
-    return owners.pop() if len(owners) == 1 else None
+    resource = payload.get(event_type.partition(".")[0])
+    if isinstance(resource, dict):
+        return _read_owner(resource)
+    members = next((value for value in payload.values() if isinstance(value, list)), [])
+    owners = {_read_owner(member) for member in members}
+    return owners.pop() if len(owners) == 1 else ""
 
 
-def _owner(resource: object) -> str | None:
-    return text(inside(resource, "project_id")) or text(inside(resource, "tenant_id"))
+def _read_owner(resource: object) -> str:
+    return as_text(get_nested(resource, "project_id")) or as_text(get_nested(resource, "tenant_id"))
 
 
-def resource(event_type: str, payload: Payload) -> str | None:
-    """Read the id: ``<resource>.id``, of a removal ``<resource>_id``.
+def read_resource_id(event_type: str, payload: Payload) -> str:
+    """Read ``<resource>.id``; a deletion has ``<resource>_id``, a router interface its router.
 
-    A bulk create holds a list and is about many. Most ``.create.start`` events come before the
-    id. A router's interface is told under the router's id.
+    A bulk create has many ids, and most ``.create.start`` events come before there is one: "".
     """
     kind = event_type.partition(".")[0]
-    found = text(inside(payload.get(kind), "id")) or text(payload.get(f"{kind}_id"))
-    return found or text(inside(payload, "router_interface", "id")) or text(payload.get("id"))
+    return (
+        as_text(get_nested(payload.get(kind), "id"))
+        or as_text(payload.get(f"{kind}_id"))
+        or as_text(get_nested(payload, "router_interface", "id"))
+        or as_text(payload.get("id"))
+    )
 
 
 _ATTRIBUTES = {
@@ -81,26 +89,26 @@ _ATTRIBUTES = {
 }
 
 
-def read(event_type: str, payload: Payload) -> list[Resource]:
-    """Read the resource, or all those of a bulk create (``payload.<plural>``, a list)."""
+def read_resources(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource, or each member of a bulk create."""
     kind = event_type.partition(".")[0]
     if not isinstance(payload.get(kind), dict):
-        # "<kind>s" as a rule, but "policies": the one list of objects there is.
-        many = next((list(several(value)) for value in payload.values()), [])
-        if many:
-            return [_one(text(member.get("id")) or "", member) for member in many]
-    told = payload.get("router_interface") if kind == "router" else None
-    told = told or payload.get(kind) or payload
-    return [_one(resource(event_type, payload) or "", told)]
+        # The plural is not always "<kind>s" ("policies"): take the first member of the payload.
+        members = next((list(iterate_objects(value)) for value in payload.values()), [])
+        if members:
+            return [_read_resource(as_text(member.get("id")), member) for member in members]
+    resource = payload.get("router_interface") if kind == "router" else None
+    resource = resource or payload.get(kind) or payload
+    return [_read_resource(read_resource_id(event_type, payload), resource)]
 
 
-def _one(identifier: str, told: object) -> Resource:
-    attributes = picked(told, _ATTRIBUTES)
+def _read_resource(identifier: str, resource: object) -> Resource:
+    attributes = pick_values(resource, _ATTRIBUTES)
     return Resource(
-        identifier,
-        text(inside(told, "name")) or "",
-        _owner(told) or "",
-        {name: value for name, value in attributes.items() if value != identifier},
+        id=identifier,
+        name=as_text(get_nested(resource, "name")),
+        project_id=_read_owner(resource),
+        attributes={name: value for name, value in attributes.items() if value != identifier},
     )
 
 
@@ -136,10 +144,10 @@ NEUTRON = Service(
         "bgp_peer",
         "l3.meter",
     ),
-    project=project,
-    resource=resource,
-    read=read,
-    resources={
+    read_project_id=read_project_id,
+    read_resource_id=read_resource_id,
+    read_resources=read_resources,
+    resource_types={
         "network": "network",
         "subnet": "subnet",
         "subnetpool": "subnet_pool",

@@ -1,4 +1,13 @@
-"""Nova, compute: legacy dicts and ``nova_object.*`` versioned objects on exchange ``nova``."""
+"""Nova, compute: servers, aggregates, flavors, key pairs and server groups.
+
+- Publishes on exchange ``nova`` in two formats: legacy JSON objects under ``notifications``, and
+  versioned objects (``nova_object.*``, nova/notifications/objects) under
+  ``versioned_notifications``. Some event types exist in one format only.
+- Needs ``notification_format`` (the drop-in sets it), and the options below for states and for the
+  hourly ``instance.exists``.
+- Payload: versioned, ``uuid`` and ``tenant_id`` in ``nova_object.data``;
+  legacy, ``instance_id`` and ``tenant_id``. Scheduler and conductor carry the whole request.
+"""
 
 from __future__ import annotations
 
@@ -8,46 +17,42 @@ from stackbus.services.service import (
     Payload,
     Resource,
     Service,
-    inside,
-    picked,
-    text,
+    as_text,
+    get_nested,
+    pick_values,
 )
 
 
-def project(event_type: str, payload: Payload) -> str | None:
-    """Read the owner's project.
-
-    Versioned: ``tenant_id`` or ``project_id`` in ``nova_object.data`` (nova/notifications/objects).
-    Legacy: ``payload.tenant_id``; scheduler and conductor events carry it in their request spec.
-    """
+def read_project_id(event_type: str, payload: Payload) -> str:
+    """Read ``tenant_id`` or ``project_id``, in scheduler and conductor events from the request."""
     del event_type
     data = payload.get("nova_object.data", payload)
-    properties = inside(data, "request_spec", "instance_properties")
+    properties = get_nested(data, "request_spec", "instance_properties")
     return (
-        text(inside(data, "tenant_id"))
-        or text(inside(data, "project_id"))
-        or text(inside(data, "request_spec", "nova_object.data", "project_id"))
-        or text(inside(properties, "project_id"))
-        or text(inside(data, "instance_properties", "project_id"))
+        as_text(get_nested(data, "tenant_id"))
+        or as_text(get_nested(data, "project_id"))
+        or as_text(get_nested(data, "request_spec", "nova_object.data", "project_id"))
+        or as_text(get_nested(properties, "project_id"))
+        or as_text(get_nested(data, "instance_properties", "project_id"))
     )
 
 
-def resource(event_type: str, payload: Payload) -> str | None:
-    """Read the id of what the notification is about: a server's, or that of what is named.
+def read_resource_id(event_type: str, payload: Payload) -> str:
+    """Read the id of the server, or of the resource that the event type names.
 
-    A key pair has no id of its own, its name is one within its user's; a flavor's may be any text.
-    An aggregate's is its number, as in Nova's API: only the versioned format knows its UUID too.
+    A key pair is identified by its name, unique within its user. An aggregate is identified by its
+    number, as in Nova's API: only the versioned format has its UUID too. A flavor's id is any text.
     """
     data = payload.get("nova_object.data", payload)
     if event_type.startswith("keypair."):
-        return text(inside(data, "name")) or text(inside(data, "key_name"))
+        return as_text(get_nested(data, "name")) or as_text(get_nested(data, "key_name"))
     if event_type.startswith("aggregate."):
-        number = inside(data, "aggregate_id") or inside(data, "id")
-        return str(number) if isinstance(number, int) else text(number)
+        number = get_nested(data, "aggregate_id") or get_nested(data, "id")
+        return str(number) if isinstance(number, int) else as_text(number)
     for name in ("instance_id", "instance_uuid", "uuid", "flavorid", "server_group_id"):
-        if found := text(inside(data, name)):
-            return found
-    return None
+        if identifier := as_text(get_nested(data, name)):
+            return identifier
+    return ""
 
 
 _OBJECT = "nova_object.data"
@@ -80,7 +85,6 @@ _ATTRIBUTES = {
     "old_display_name": "old_name",
     **AUDIT_PERIOD,
 }
-_SERVER_ALONE = {"host_name"}  # there it is the guest's own name, not where it runs
 _FLAVOR = {
     "vcpus": "vcpus",
     "memory_mb": "memory_mb",
@@ -90,62 +94,66 @@ _FLAVOR = {
     "name": "flavor",
     "flavorid": "flavor_id",
 }
-_OF_A_SERVER = {k: v for k, v in _ATTRIBUTES.items() if k not in _SERVER_ALONE}
-_ABOUT_A_SERVER = ("compute.instance", "instance", "scheduler", "compute_task")
+# In a server's events, host_name is the guest's own name, not the host that it runs on.
+_SERVER_ATTRIBUTES = {key: name for key, name in _ATTRIBUTES.items() if key != "host_name"}
+_SERVER_EVENT_TYPES = ("compute.instance", "instance", "scheduler", "compute_task")
 
 
-def read(event_type: str, payload: Payload) -> list[Resource]:
-    """Read the resource, in Nova's three shapes: legacy, versioned, and a request's."""
+def read_resources(event_type: str, payload: Payload) -> list[Resource]:
+    """Read the resource from a legacy payload, a versioned object, or a scheduler's request."""
     data = payload.get(_OBJECT, payload)
     if not isinstance(data, dict):
         return [Resource()]
-    server = event_type.startswith(_ABOUT_A_SERVER)
+    is_server = event_type.startswith(_SERVER_EVENT_TYPES)
     request = data if "num_instances" in data else data.get("request_spec")
-    request = inside(request, _OBJECT) or request
-    attributes = _request(request)
-    attributes |= picked(inside(data, "flavor", _OBJECT), _FLAVOR)
-    attributes |= picked(data, _OF_A_SERVER if server else _ATTRIBUTES)
-    attributes |= picked(inside(data, "state_update", _OBJECT), _OF_A_SERVER)
+    request = get_nested(request, _OBJECT) or request
+    attributes = _read_request(request)
+    attributes |= pick_values(get_nested(data, "flavor", _OBJECT), _FLAVOR)
+    attributes |= pick_values(data, _SERVER_ATTRIBUTES if is_server else _ATTRIBUTES)
+    attributes |= pick_values(get_nested(data, "state_update", _OBJECT), _SERVER_ATTRIBUTES)
     if event_type.startswith("aggregate."):
-        attributes |= picked(data, {"uuid": "uuid"})
-    attributes |= picked(inside(data, "audit_period", _OBJECT), AUDIT_PERIOD)
+        attributes |= pick_values(data, {"uuid": "uuid"})
+    attributes |= pick_values(get_nested(data, "audit_period", _OBJECT), AUDIT_PERIOD)
     root, ephemeral = attributes.get("root_gb"), attributes.get("ephemeral_gb")
     if isinstance(root, int) and isinstance(ephemeral, int):
         attributes["disk_gb"] = root + ephemeral
-    if server and (image := text(data.get("image_ref_url"))):
+    if is_server and (image := as_text(data.get("image_ref_url"))):
         attributes["image_id"] = image.rpartition("/")[2]
-    if reason := _reason(data):
+    if reason := _read_reason(data):
         attributes["reason"] = reason
     return [
         Resource(
-            resource(event_type, payload)
-            or text(inside(request, "instance_uuid"))
-            or text(inside(request, "instance_properties", "uuid"))
-            or "",
-            text(data.get("display_name"))
-            or text(data.get("name"))
-            or text(data.get("key_name"))
-            or "",
-            project(event_type, payload) or "",
-            attributes,
+            id=read_resource_id(event_type, payload)
+            or as_text(get_nested(request, "instance_uuid"))
+            or as_text(get_nested(request, "instance_properties", "uuid")),
+            name=as_text(data.get("display_name"))
+            or as_text(data.get("name"))
+            or as_text(data.get("key_name")),
+            project_id=read_project_id(event_type, payload),
+            attributes=attributes,
         )
     ]
 
 
-def _request(request: object) -> dict[str, str | int | float | bool]:
-    """Read what was asked of the scheduler: legacy dict or versioned object."""
-    flavor = inside(request, "instance_type") or inside(request, "flavor", _OBJECT)
-    image = text(inside(request, "image", "id")) or text(inside(request, "image", _OBJECT, "id"))
-    return {**picked(flavor, _FLAVOR), **({"image_id": image} if image else {})}
+def _read_request(request: object) -> dict[str, str | int | float | bool]:
+    """Read flavor and image of a request to the scheduler, a legacy or a versioned one."""
+    flavor = get_nested(request, "instance_type") or get_nested(request, "flavor", _OBJECT)
+    image_id = as_text(get_nested(request, "image", "id")) or as_text(
+        get_nested(request, "image", _OBJECT, "id")
+    )
+    attributes = pick_values(flavor, _FLAVOR)
+    if image_id:
+        attributes["image_id"] = image_id
+    return attributes
 
 
-def _reason(data: Payload) -> str:
-    """Read why it failed: a versioned fault's message, a legacy message or exception."""
+def _read_reason(data: Payload) -> str:
+    """Read why an action failed: a versioned fault's message, a legacy reason or message."""
     for name in ("fault", "reason"):
-        told = inside(data, name, _OBJECT, "exception_message") or data.get(name)
-        if found := text(told):
-            return found
-    return (text(data.get("message")) or "") if "exception" in data else ""
+        message = get_nested(data, name, _OBJECT, "exception_message") or data.get(name)
+        if reason := as_text(message):
+            return reason
+    return as_text(data.get("message")) if "exception" in data else ""
 
 
 NOVA = Service(
@@ -167,10 +175,10 @@ NOVA = Service(
         "service",
         "volume.usage",
     ),
-    project=project,
-    resource=resource,
-    read=read,
-    resources={
+    read_project_id=read_project_id,
+    read_resource_id=read_resource_id,
+    read_resources=read_resources,
+    resource_types={
         "compute.instance": "server",
         "compute_task": "server",
         "instance": "server",
@@ -184,7 +192,7 @@ NOVA = Service(
         "volume": "volume",
     },
     actions={
-        # Legacy names become those of the versioned format (nova/notifications/objects).
+        # From the legacy names to those of the versioned format (nova/notifications/objects).
         "addhost": "add_host",
         "removehost": "remove_host",
         "updatemetadata": "update_metadata",
@@ -223,7 +231,7 @@ NOVA = Service(
             "notifications",
             "versioned_notifications_topics",
             "versioned_notifications",
-            "the topic that stackbus binds",
+            "the notification topic that stackbus binds",
         ),
     ),
 )

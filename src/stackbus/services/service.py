@@ -1,12 +1,12 @@
-"""What stackbus knows of one OpenStack service: a value.
+"""One OpenStack service as a value, and the helpers with which the ten files beside it read events.
 
-The ten of them stand in files beside this one, listed in ``__init__.py``. ``expose/`` reads the
-configuration part, ``relay/`` the reading part. A new service is a new file and a new line there.
+``expose/`` uses a service's exchange and options, ``relay/`` its exchange and project id,
+``events/normalise.py`` the rest. A new service is a new file here, a line in ``__init__.py`` and a
+file in ``tests/golden-events/``.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -15,21 +15,8 @@ import msgspec
 Payload = Mapping[str, object]
 Attributes = Mapping[str, str | int | float | bool]
 
-PRIORITIES = ("audit", "critical", "debug", "error", "info", "sample", "warn")
-"""oslo.messaging's seven, as they stand in routing keys (oslo_messaging/notify/notifier.py)."""
-
-NOTIFICATION_TOPICS = ("notifications", "versioned_notifications", "ironic_versioned_notifications")
-"""First words of the routing keys under which the ten services publish notifications."""
-
 SHARED_EXCHANGE = "openstack"
 """oslo.messaging's default ``control_exchange``: Cinder and Manila share it in many clouds."""
-
-
-UNKNOWN = "-"
-"""Stands for a service or a project that a notification does not tell."""
-
-PROJECT_ID = re.compile(r"[A-Za-z0-9_-]{1,64}")
-"""A project id that can be one word of a routing key (Keystone's column holds 64 characters)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +26,13 @@ class Option:
     section: str
     name: str
     value: str
-    why: str
+    reason: str
 
 
 class Resource(msgspec.Struct, frozen=True, gc=False):
-    """One resource as a notification tells it; what is not told is empty.
+    """One resource named by a notification. A field is empty if the notification does not have it.
 
-    ``attributes`` are what counts for capacity and what explains an outcome: single values only.
+    ``attributes`` hold the sizes and states that capacity and audit need: single values only.
     """
 
     id: str = ""
@@ -58,96 +45,95 @@ class Resource(msgspec.Struct, frozen=True, gc=False):
 class Service:
     """One OpenStack service that emits notifications.
 
-    ``event_types`` are the first words of its event types: they tell its notifications apart
-    on the shared exchange. ``project`` gives the owner's project id of a notification, or None;
-    ``resource`` the id of what it is about, or None where it tells none, or of many;
-    ``read`` all the resources that it tells of. ``resources`` names the kind of resource, in
-    openstacksdk's word, by the first words of the event type (of two that fit, the longer one);
-    ``actions`` translates what then follows, without the phase, or the whole event type, into
-    stackbus' vocabulary, where ``events/actions.py`` does not do so for all services.
-    ``is_report`` tells of a notification that is named like an action whether it only reports on
-    what was done before. ``secrets`` names fields that are secret in this service's events alone:
-    first words of the event type, and the field's name. ``place`` says where its drop-in is read.
+    Configuration:
+
+    - ``name``, ``type``, ``aliases``: the project's name, the service type of the catalogue, and
+      the type's other spellings.
+    - ``exchange``: the control exchange; ``exchange_reason`` explains it in the drop-in.
+    - ``options``: options without which the service emits nothing, or too little.
+    - ``drop_in_location``: where the service reads its drop-in.
+
+    Reading:
+
+    - ``event_types``: first words of its event types, by which its notifications are recognised
+      on the shared exchange.
+    - ``read_project_id(event_type, payload)``: the project that owns the resource, or "".
+    - ``read_resource_id(event_type, payload)``: the resource's id, or "" (also for a bulk create,
+      which has many).
+    - ``read_resources(event_type, payload)``: every resource that the notification names.
+    - ``resource_types``: resource type, in openstacksdk's words, by the first words of the event
+      type; the longest match wins.
+    - ``actions``: stackbus' action by the service's own word (the event type between resource and
+      phase), or by the whole event type. ``events/actions.py`` has those of all services.
+    - ``is_report(payload)``: whether a notification named like an action only reports a state.
+    - ``secrets``: (beginning of the event type, field name) of fields that are secret in this
+      service's notifications only.
     """
 
     name: str
     type: str
     exchange: str
     event_types: tuple[str, ...]
-    project: Callable[[str, Payload], str | None]
-    resource: Callable[[str, Payload], str | None]
-    read: Callable[[str, Payload], Sequence[Resource]]
-    resources: Mapping[str, str]
+    read_project_id: Callable[[str, Payload], str]
+    read_resource_id: Callable[[str, Payload], str]
+    read_resources: Callable[[str, Payload], Sequence[Resource]]
+    resource_types: Mapping[str, str]
     actions: Mapping[str, str] = field(default_factory=dict)
     is_report: Callable[[Payload], bool] = lambda _: False
     aliases: tuple[str, ...] = ()
     options: tuple[Option, ...] = ()
-    exchange_why: str = "its own default, said so that nothing else moves it"
+    exchange_reason: str = "the service's default, set here so that no other file changes it"
     secrets: tuple[tuple[str, str], ...] = ()
-    place: str = "a file in the folder of its --config-dir, or the end of its configuration file"
-
-
-def text(value: object) -> str | None:
-    """Give ``value`` if it is a text that is not empty, else None."""
-    return value if isinstance(value, str) and value else None
-
-
-def actor(notification: Mapping[str, object]) -> str | None:
-    """Read the id of the user who caused a notification: its context's, or CADF's initiator.
-
-    oslo.context writes ``user_id`` (``user`` before 3.0); CADF's ``initiator.id`` may be hashed, so
-    it is not read.
-    """
-    context = text(notification.get("_context_user_id")) or text(notification.get("_context_user"))
-    payload = notification.get("payload")
-    return (
-        context
-        or text(inside(payload, "initiator", "user_id"))
-        or text(inside(payload, "nova_object.data", "action_initiator_user"))
+    drop_in_location: str = (
+        "a file in the folder of its --config-dir, or the end of its configuration file"
     )
 
 
-def several(value: object) -> Iterable[Payload]:
-    """Give the objects in ``value``, if it is a list of objects."""
+def as_text(value: object) -> str:
+    """Return ``value`` if it is a string, else ""."""
+    return value if isinstance(value, str) else ""
+
+
+def get_nested(value: object, *path: str) -> object:
+    """Return the value at ``path`` in nested objects, None if the path ends early."""
+    for key in path:
+        if not isinstance(value, dict):
+            return None
+        value = value.get(key)
+    return value
+
+
+def iterate_objects(value: object) -> Iterable[Payload]:
+    """Yield the objects in ``value`` if it is a list; skip everything else in it."""
     if isinstance(value, list):
         for member in value:
             if isinstance(member, dict):
                 yield member
 
 
-_SINGLE = (str, int, float)
-_LARGEST = 1 << 63
+_SINGLE_VALUE = (str, int, float)
+_INTEGER_LIMIT = 1 << 63
 
 
-def picked(data: object, names: Mapping[str, str]) -> dict[str, str | int | float | bool]:
-    """Take the members of ``data`` that ``names`` lists, under the names that it gives.
+def pick_values(data: object, names: Mapping[str, str]) -> dict[str, str | int | float | bool]:
+    """Return the members of ``data`` that ``names`` lists, renamed as it says.
 
-    Only single values that say something: no null, no empty text, no list, no object, and no
-    number beyond 64 bits.
+    Skip null, empty strings, lists, objects, and integers that do not fit into 64 bits.
     """
-    found: dict[str, str | int | float | bool] = {}
+    values: dict[str, str | int | float | bool] = {}
     if isinstance(data, dict):
-        for name, told in names.items():
+        for name, new_name in names.items():
             value = data.get(name)
-            if value is None or value == "" or not isinstance(value, _SINGLE):
+            if value is None or value == "" or not isinstance(value, _SINGLE_VALUE):
                 continue
-            if isinstance(value, int) and not -_LARGEST <= value < _LARGEST:
+            if isinstance(value, int) and not -_INTEGER_LIMIT <= value < _INTEGER_LIMIT:
                 continue
-            found[told] = value
-    return found
+            values[new_name] = value
+    return values
 
 
 AUDIT_PERIOD = {
     "audit_period_beginning": "audit_period_beginning",
     "audit_period_ending": "audit_period_ending",
 }
-"""What every ``*.exists`` says of the time that it speaks about."""
-
-
-def inside(value: object, *path: str) -> object:
-    """Walk ``path`` through nested objects; None where the path ends early."""
-    for key in path:
-        if not isinstance(value, dict):
-            return None
-        value = value.get(key)
-    return value
+"""The period that a periodic report (``*.exists``) covers."""

@@ -1,24 +1,23 @@
-"""Cinder: volumes, snapshots, groups, transfers, types; its driver only writes down what it is asked."""
+"""Cinder: volumes, snapshots, groups, transfers and types, on a driver that only logs."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from tests.cloud.scenario.walk import Actor, Walk
+from tests.cloud.scenario.run import Actor, ScenarioRun
 
 
-def volume(actor: Actor, size: int = 1, **more: Any) -> Any:
-    """Make a volume and wait for it."""
+def volume(actor: Actor, size: int = 1, **extra: Any) -> Any:
+    """Create a volume and wait until it is available."""
     api = actor.cloud.block_storage
-    made = actor.do("cinder.volume.create", api.create_volume, size=size, **more)
+    made = actor.do("cinder.volume.create", api.create_volume, size=size, **extra)
     actor.until(lambda: api.get_volume(made.id).status, "available", bad=("error",))
     return made
 
 
-def volume_type(walk: Walk, admin: Actor) -> Any:
-    """Give the type that the driver serves, made once."""
-    del walk
+def volume_type(admin: Actor) -> Any:
+    """Return the volume type of the driver, which is created once."""
     api = admin.cloud.block_storage
     return api.find_type("fake") or admin.do(
         "cinder.volume_type.create",
@@ -28,18 +27,20 @@ def volume_type(walk: Walk, admin: Actor) -> Any:
     )
 
 
-def cinder(walk: Walk) -> None:
-    """A volume's whole life for one, a transfer to the other, and the scheduler's refusals."""
-    admin, alice, bob = walk.admin(), walk.person("alice"), walk.person("bob")
-    kind = volume_type(walk, admin)
-    other = _types(walk, admin)
+def cinder(run: ScenarioRun) -> None:
+    """Take a volume through its life; transfer another; fail what no backend can serve."""
+    admin, alice, bob = run.admin(), run.person("alice"), run.person("bob")
+    kind = volume_type(admin)
+    other_kind = _change_types(run, admin)
     do, api = alice.do, alice.cloud.block_storage
 
-    def status(one: Any) -> str:
-        return str(api.get_volume(one.id).status)
+    def status(disk: Any) -> str:
+        return str(api.get_volume(disk.id).status)
 
-    def action(actor: Actor, name: str, one: Any, body: Mapping[str, object], version: str) -> None:
-        path = f"/volumes/{one.id}/action"
+    def action(
+        actor: Actor, name: str, disk: Any, body: Mapping[str, object], version: str
+    ) -> None:
+        path = f"/volumes/{disk.id}/action"
         actor.do(
             f"cinder.volume.{name}",
             actor.rest,
@@ -48,45 +49,45 @@ def cinder(walk: Walk) -> None:
             path,
             body,
             OpenStack_API_Version=f"volume {version}",
-            id_of=lambda _: one.id,
+            id_of=lambda _: disk.id,
         )
 
-    one = volume(alice, name=f"volume-{walk.tag}", volume_type="fake", metadata={"a": "b"})
-    do("cinder.volume.update", api.update_volume, one, name="renamed")
-    do("cinder.volume.update_metadata", api.set_volume_metadata, one, c="d")
-    do("cinder.volume.extend", api.extend_volume, one, 3)
-    alice.until(lambda: status(one), "available")
+    disk = volume(alice, name=f"volume-{run.tag}", volume_type="fake", metadata={"a": "b"})
+    do("cinder.volume.update", api.update_volume, disk, name="renamed")
+    do("cinder.volume.update_metadata", api.set_volume_metadata, disk, c="d")
+    do("cinder.volume.extend", api.extend_volume, disk, 3)
+    alice.until(lambda: status(disk), "available")
     readonly = {"os-update_readonly_flag": {"readonly": True}}
-    action(alice, "set_readonly", one, readonly, "3.0")
-    action(alice, "set_bootable", one, {"os-set_bootable": {"bootable": True}}, "3.0")
-    snapshot = do("cinder.snapshot.create", api.create_snapshot, volume_id=one.id, name="snap")
+    action(alice, "set_readonly", disk, readonly, "3.0")
+    action(alice, "set_bootable", disk, {"os-set_bootable": {"bootable": True}}, "3.0")
+    snapshot = do("cinder.snapshot.create", api.create_snapshot, volume_id=disk.id, name="snap")
     alice.until(lambda: api.get_snapshot(snapshot.id).status, "available")
     do("cinder.snapshot.update", api.update_snapshot, snapshot, name="renamed")
     copy = volume(alice, 3, snapshot_id=snapshot.id)
-    clone = volume(alice, 3, source_volume_id=one.id)
+    clone = volume(alice, 3, source_volume_id=disk.id)
     do("cinder.volume.create_over_quota", api.create_volume, size=999_999, refused=True)
-    do("cinder.volume.retype", api.retype_volume, clone, other.id)
+    do("cinder.volume.retype", api.retype_volume, clone, other_kind.id)
     alice.until(lambda: status(clone), "available")
-    _transfer(alice, bob, copy)
-    _attachment(alice, clone)
-    _group(walk, admin, alice, kind)
+    _transfer_volume(alice, bob, copy)
+    _attach_volume(alice, clone)
+    _use_group(run, admin, alice, kind)
     do(
         "cinder.volume.delete_has_snapshot",
         api.delete_volume,
-        one,
+        disk,
         ignore_missing=False,
         refused=True,
     )
     do("cinder.snapshot.delete", api.delete_snapshot, snapshot)
     alice.until(lambda: api.get_snapshot(snapshot.id).status, "GONE")
-    for each in (one, clone):
-        do("cinder.volume.delete", api.delete_volume, each)
-        alice.until(lambda each=each: status(each), "GONE")  # type: ignore[misc]
-    do("cinder.volume.delete_gone", api.delete_volume, one, ignore_missing=False, refused=True)
+    for unused in (disk, clone):
+        do("cinder.volume.delete", api.delete_volume, unused)
+        alice.until(lambda unused=unused: status(unused), "GONE")  # type: ignore[misc]
+    do("cinder.volume.delete_gone", api.delete_volume, disk, ignore_missing=False, refused=True)
     nowhere = admin.do(
         "cinder.volume_type.create",
         admin.cloud.block_storage.create_type,
-        name=f"nowhere-{walk.tag}",
+        name=f"nowhere-{run.tag}",
         extra_specs={"volume_backend_name": "nowhere"},
     )
     lost = do(
@@ -95,25 +96,25 @@ def cinder(walk: Walk) -> None:
     alice.until(lambda: status(lost), "error")
     do("cinder.volume.delete", api.delete_volume, lost)
     alice.until(lambda: status(lost), "GONE")
-    for each in (nowhere, other):
-        admin.do("cinder.volume_type.delete", admin.cloud.block_storage.delete_type, each)
+    for unused_kind in (nowhere, other_kind):
+        admin.do("cinder.volume_type.delete", admin.cloud.block_storage.delete_type, unused_kind)
 
 
-def _types(walk: Walk, admin: Actor) -> Any:
+def _change_types(run: ScenarioRun, admin: Actor) -> Any:
     do, api = admin.do, admin.cloud.block_storage
-    made = do("cinder.volume_type.create", api.create_type, name=f"type-{walk.tag}")
+    made = do("cinder.volume_type.create", api.create_type, name=f"type-{run.tag}")
     do("cinder.volume_type.update", api.update_type, made, description="changed")
-    own: dict[str, Any] = {"id_of": lambda _: made.id}
-    do("cinder.volume_type.update_extra_specs", api.update_type_extra_specs, made, k="v", **own)
-    project = walk.projects["beta"]
+    own_id: dict[str, Any] = {"id_of": lambda _: made.id}
+    do("cinder.volume_type.update_extra_specs", api.update_type_extra_specs, made, k="v", **own_id)
+    project = run.projects["beta"]
     private = do(
-        "cinder.volume_type.create", api.create_type, name=f"private-{walk.tag}", is_public=False
+        "cinder.volume_type.create", api.create_type, name=f"private-{run.tag}", is_public=False
     )
-    own = {"id_of": lambda _: private.id}
-    do("cinder.volume_type.add_access", api.add_type_access, private, project, **own)
-    do("cinder.volume_type.remove_access", api.remove_type_access, private, project, **own)
+    own_id = {"id_of": lambda _: private.id}
+    do("cinder.volume_type.add_access", api.add_type_access, private, project, **own_id)
+    do("cinder.volume_type.remove_access", api.remove_type_access, private, project, **own_id)
     do("cinder.volume_type.delete", api.delete_type, private)
-    body = {"qos_specs": {"name": f"qos-{walk.tag}", "consumer": "back-end"}}
+    body = {"qos_specs": {"name": f"qos-{run.tag}", "consumer": "back-end"}}
     specs = do("cinder.qos_specs.create", admin.rest, "block-storage", "POST", "/qos-specs", body)
     path = f"/qos-specs/{specs['qos_specs']['id']}"
     do(
@@ -129,10 +130,10 @@ def _types(walk: Walk, admin: Actor) -> Any:
     return made
 
 
-def _transfer(alice: Actor, bob: Actor, one: Any) -> None:
+def _transfer_volume(alice: Actor, bob: Actor, disk: Any) -> None:
     version: dict[str, Any] = {"OpenStack_API_Version": "volume 3.55"}
-    own: dict[str, Any] = {"id_of": lambda _: one.id}
-    body = {"transfer": {"volume_id": one.id, "name": "gift"}}
+    own_id: dict[str, Any] = {"id_of": lambda _: disk.id}
+    body = {"transfer": {"volume_id": disk.id, "name": "gift"}}
     made = alice.do(
         "cinder.transfer.create",
         alice.rest,
@@ -141,28 +142,35 @@ def _transfer(alice: Actor, bob: Actor, one: Any) -> None:
         "/volume-transfers",
         body,
         **version,
-        **own,
+        **own_id,
     )["transfer"]
     path = f"/volume-transfers/{made['id']}/accept"
     accept = {"accept": {"auth_key": made["auth_key"]}}
     bob.do(
-        "cinder.transfer.accept", bob.rest, "block-storage", "POST", path, accept, **version, **own
+        "cinder.transfer.accept",
+        bob.rest,
+        "block-storage",
+        "POST",
+        path,
+        accept,
+        **version,
+        **own_id,
     )
     api = bob.cloud.block_storage
-    bob.until(lambda: api.get_volume(one.id).status, "available")
-    bob.do("cinder.volume.delete", api.delete_volume, one.id, ignore_missing=False)
+    bob.until(lambda: api.get_volume(disk.id).status, "available")
+    bob.do("cinder.volume.delete", api.delete_volume, disk.id, ignore_missing=False)
 
 
-def _attachment(alice: Actor, one: Any) -> None:
+def _attach_volume(alice: Actor, disk: Any) -> None:
     version: dict[str, Any] = {"OpenStack_API_Version": "volume 3.54"}
     body = {
         "attachment": {
-            "volume_uuid": one.id,
+            "volume_uuid": disk.id,
             "instance_uuid": "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa",
             "mode": "rw",
         }
     }
-    own: dict[str, Any] = {"id_of": lambda _: one.id}
+    own_id: dict[str, Any] = {"id_of": lambda _: disk.id}
     made = alice.do(
         "cinder.attachment.create",
         alice.rest,
@@ -171,15 +179,15 @@ def _attachment(alice: Actor, one: Any) -> None:
         "/attachments",
         body,
         **version,
-        **own,
+        **own_id,
     )
     path = f"/attachments/{made['attachment']['id']}"
     alice.do(
-        "cinder.attachment.delete", alice.rest, "block-storage", "DELETE", path, **version, **own
+        "cinder.attachment.delete", alice.rest, "block-storage", "DELETE", path, **version, **own_id
     )
 
 
-def _group(walk: Walk, admin: Actor, alice: Actor, kind: Any) -> None:
+def _use_group(run: ScenarioRun, admin: Actor, alice: Actor, kind: Any) -> None:
     version: dict[str, Any] = {"OpenStack_API_Version": "volume 3.20"}
 
     def call(actor: Actor, name: str, method: str, path: str, body: object = None) -> Any:
@@ -188,10 +196,10 @@ def _group(walk: Walk, admin: Actor, alice: Actor, kind: Any) -> None:
         )
 
     specs = {"consistent_group_snapshot_enabled": "<is> False"}
-    body = {"group_type": {"name": f"gt-{walk.tag}", "group_specs": specs, "is_public": True}}
+    body = {"group_type": {"name": f"gt-{run.tag}", "group_specs": specs, "is_public": True}}
     group_type = call(admin, "group_type.create", "POST", "/group_types", body)["group_type"]
-    wanted = {"name": "group", "group_type": group_type["id"], "volume_types": [kind.id]}
-    group = call(alice, "group.create", "POST", "/groups", {"group": wanted})["group"]
+    request = {"name": "group", "group_type": group_type["id"], "volume_types": [kind.id]}
+    group = call(alice, "group.create", "POST", "/groups", {"group": request})["group"]
     path = f"/groups/{group['id']}"
 
     def status(path: str) -> str:
@@ -212,10 +220,10 @@ def _group(walk: Walk, admin: Actor, alice: Actor, kind: Any) -> None:
     alice.until(lambda: status(f"/volumes/{made['volume']['id']}"), "available", bad=("error",))
     body = {"group_snapshot": {"name": "snap", "group_id": group["id"]}}
     snap = call(alice, "group_snapshot.create", "POST", "/group_snapshots", body)["group_snapshot"]
-    there = f"/group_snapshots/{snap['id']}"
-    alice.until(lambda: status(there), "available", bad=("error",))
-    call(alice, "group_snapshot.delete", "DELETE", there)
-    alice.until(lambda: status(there), "GONE", "deleted")
+    snapshot_path = f"/group_snapshots/{snap['id']}"
+    alice.until(lambda: status(snapshot_path), "available", bad=("error",))
+    call(alice, "group_snapshot.delete", "DELETE", snapshot_path)
+    alice.until(lambda: status(snapshot_path), "GONE", "deleted")
     delete = {"delete": {"delete-volumes": True}}
     call(alice, "group.delete", "POST", f"{path}/action", delete)
     alice.until(lambda: status(path), "GONE", "deleted")

@@ -1,11 +1,11 @@
-"""Heat: stacks that come up, change, pause, are restored, and one that cannot be."""
+"""Heat: stacks that are created, changed, suspended and restored, and stacks that fail."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-from tests.cloud.scenario.walk import Actor, Walk
+from tests.cloud.scenario.run import Actor, ScenarioRun
 
 _RANDOM = {"type": "OS::Heat::RandomString", "properties": {"length": 8}}
 
@@ -18,25 +18,25 @@ def _test(**properties: object) -> dict[str, object]:
     return {"type": "OS::Heat::TestResource", "properties": {"value": "x", **properties}}
 
 
-def heat(walk: Walk) -> None:
-    """One stack of each fate."""
-    alice, bob = walk.person("alice"), walk.person("bob")
+def heat(run: ScenarioRun) -> None:
+    """Take stacks through success, snapshot, failure and rollback."""
+    alice, bob = run.person("alice"), run.person("bob")
     net = {"type": "OS::Neutron::Net", "properties": {"name": "heat's"}}
     disk = {"type": "OS::Cinder::Volume", "properties": {"size": 1}}
-    one = _create(alice, f"one-{walk.tag}", _template(r=_RANDOM, t=_test(), net=net, disk=disk))
-    _change(alice, "update", one, {"template": _template(r=_RANDOM, t=_test(value="y"), net=net)})
+    stack = _create(alice, f"one-{run.tag}", _template(r=_RANDOM, t=_test(), net=net, disk=disk))
+    _change(alice, "update", stack, {"template": _template(r=_RANDOM, t=_test(value="y"), net=net)})
     for name in ("check", "suspend", "resume"):
-        _change(alice, name, one, {name: None})
-    _delete(alice, one)
-    _snapshots(alice, walk)
-    _fragile(alice, walk)
-    _failures(bob, walk)
+        _change(alice, name, stack, {name: None})
+    _delete(alice, stack)
+    _restore_snapshot(alice, run)
+    _fail_snapshot(alice, run)
+    _fail_stacks(bob, run)
 
 
 def _call(actor: Actor, name: str, method: str, path: str, stack: str, body: object = None) -> Any:
-    """``stack`` is its id; it is known before only where the call does not make it."""
-    own: dict[str, Any] = {"id_of": lambda _: stack} if stack else {}
-    return actor.do(f"heat.{name}", actor.rest, "orchestration", method, path, body, **own)
+    """Call Heat; ``stack`` is the stack's id, empty for the call that creates it."""
+    own_id: dict[str, Any] = {"id_of": lambda _: stack} if stack else {}
+    return actor.do(f"heat.{name}", actor.rest, "orchestration", method, path, body, **own_id)
 
 
 def _status(actor: Actor, stack: str) -> str:
@@ -48,35 +48,35 @@ def _create(
     name: str,
     template: object,
     call: str = "create",
-    wanted: str = "CREATE_COMPLETE",
-    **more: object,
+    state: str = "CREATE_COMPLETE",
+    **extra: object,
 ) -> str:
-    body = {"stack_name": name, "template": template, "timeout_mins": 2, **more}
+    body = {"stack_name": name, "template": template, "timeout_mins": 2, **extra}
     made = _call(actor, f"stack.{call}", "POST", "/stacks", "", body)["stack"]["id"]
     actor.until(
-        lambda: _status(actor, made), wanted, bad=("CREATE_FAILED",) if call == "create" else ()
+        lambda: _status(actor, made), state, bad=("CREATE_FAILED",) if call == "create" else ()
     )
     return str(made)
 
 
 def _change(actor: Actor, name: str, stack: str, body: Mapping[str, object]) -> None:
-    found = actor.rest("orchestration", "GET", f"/stacks/{stack}")["stack"]
-    path = f"/stacks/{found['stack_name']}/{stack}"
-    update = name == "update"
-    path = path if update else f"{path}/actions"
-    _call(actor, f"stack.{name}", "PUT" if update else "POST", path, stack, body)
-    done = f"{name.upper()}_COMPLETE"
-    actor.until(lambda: _status(actor, stack), done, bad=(f"{name.upper()}_FAILED",))
+    existing = actor.rest("orchestration", "GET", f"/stacks/{stack}")["stack"]
+    path = f"/stacks/{existing['stack_name']}/{stack}"
+    is_update = name == "update"
+    path = path if is_update else f"{path}/actions"
+    _call(actor, f"stack.{name}", "PUT" if is_update else "POST", path, stack, body)
+    complete = f"{name.upper()}_COMPLETE"
+    actor.until(lambda: _status(actor, stack), complete, bad=(f"{name.upper()}_FAILED",))
 
 
 def _delete(actor: Actor, stack: str) -> None:
-    found = actor.rest("orchestration", "GET", f"/stacks/{stack}")["stack"]
-    _call(actor, "stack.delete", "DELETE", f"/stacks/{found['stack_name']}/{stack}", stack)
+    existing = actor.rest("orchestration", "GET", f"/stacks/{stack}")["stack"]
+    _call(actor, "stack.delete", "DELETE", f"/stacks/{existing['stack_name']}/{stack}", stack)
     actor.until(lambda: _status(actor, stack), "DELETE_COMPLETE", "GONE", bad=("DELETE_FAILED",))
 
 
-def _snapshots(alice: Actor, walk: Walk) -> None:
-    name = f"kept-{walk.tag}"
+def _restore_snapshot(alice: Actor, run: ScenarioRun) -> None:
+    name = f"snapshots-{run.tag}"
     stack = _create(alice, name, _template(r=_RANDOM))
     path = f"/stacks/{name}/{stack}/snapshots"
     made = _call(alice, "snapshot.create", "POST", path, stack, {"name": "snap"})
@@ -87,9 +87,9 @@ def _snapshots(alice: Actor, walk: Walk) -> None:
     _delete(alice, stack)
 
 
-def _fragile(alice: Actor, walk: Walk) -> None:
-    """A volume's snapshot is a backup, and nobody here makes backups."""
-    name = f"fragile-{walk.tag}"
+def _fail_snapshot(alice: Actor, run: ScenarioRun) -> None:
+    """Fail a snapshot: that of a volume is a backup, and no service here makes backups."""
+    name = f"fragile-{run.tag}"
     disk = {"type": "OS::Cinder::Volume", "properties": {"size": 1}}
     stack = _create(alice, name, _template(disk=disk))
     path = f"/stacks/{name}/{stack}/snapshots"
@@ -98,25 +98,25 @@ def _fragile(alice: Actor, walk: Walk) -> None:
     _delete(alice, stack)
 
 
-def _failures(bob: Actor, walk: Walk) -> None:
+def _fail_stacks(bob: Actor, run: ScenarioRun) -> None:
     broken = _template(t=_test(fail=True))
-    first = _create(bob, f"broken-{walk.tag}", broken, "create_failing", "CREATE_FAILED")
-    _delete(bob, first)
-    second = _create(
+    failing_stack = _create(bob, f"broken-{run.tag}", broken, "create_failing", "CREATE_FAILED")
+    _delete(bob, failing_stack)
+    rolled_back_stack = _create(
         bob,
-        f"rolled-{walk.tag}",
+        f"rolled-{run.tag}",
         broken,
         "create_rolled_back",
         "ROLLBACK_COMPLETE",
         disable_rollback=False,
     )
-    _delete(bob, second)
+    _delete(bob, rolled_back_stack)
     bob.do(
         "heat.stack.create_invalid",
         bob.rest,
         "orchestration",
         "POST",
         "/stacks",
-        {"stack_name": f"invalid-{walk.tag}", "template": _template(r={"type": "No::Such::Thing"})},
+        {"stack_name": f"invalid-{run.tag}", "template": _template(r={"type": "No::Such::Thing"})},
         refused=True,
     )

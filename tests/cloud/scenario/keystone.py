@@ -1,4 +1,4 @@
-"""Keystone: everything that it keeps, and every way in which a login can end."""
+"""Keystone: every kind of resource, and every outcome of a login."""
 
 from __future__ import annotations
 
@@ -7,25 +7,25 @@ from typing import Any
 
 import openstack
 
+from stackbus.demo.recipes import REGION
 from tests.cloud.catalogue import connect
-from tests.cloud.members import REGION
-from tests.cloud.scenario.walk import Actor, Walk
+from tests.cloud.scenario.run import Actor, ScenarioRun
 
 
-def people(walk: Walk) -> None:
-    """Make the projects and users that all other sections act as."""
-    admin = walk.admin()
+def people(run: ScenarioRun) -> None:
+    """Create the projects and users of the other sections."""
+    admin = run.admin()
     identity = admin.cloud.identity
     roles = {role.name: role for role in identity.roles()}
     for name in ("alpha", "beta"):
         project = admin.do(
             "keystone.project.create",
             identity.create_project,
-            name=f"{name}-{walk.tag}",
+            name=f"{name}-{run.tag}",
             domain_id="default",
         )
-        walk.projects[name] = project.id
-    for name, project, granted in (
+        run.projects[name] = project.id
+    for name, project, role_names in (
         ("alice", "alpha", ("member", "heat_stack_owner")),
         ("bob", "beta", ("member", "heat_stack_owner")),
         ("carol", "alpha", ("reader",)),
@@ -33,31 +33,31 @@ def people(walk: Walk) -> None:
         user = admin.do(
             "keystone.user.create",
             identity.create_user,
-            name=f"{name}-{walk.tag}",
+            name=f"{name}-{run.tag}",
             password=f"{name}'s password",
             domain_id="default",
             email=f"{name}@cloud.example",
         )
-        for role in granted:
+        for role in role_names:
             admin.do(
                 "keystone.role_assignment.create",
                 identity.assign_project_role_to_user,
-                walk.projects[project],
+                run.projects[project],
                 user,
                 roles[role],
                 id_of=_always(user.id),
             )
-        walk.people[name] = (user.name, f"{name}'s password", f"{project}-{walk.tag}")
+        run.people[name] = (user.name, f"{name}'s password", f"{project}-{run.tag}")
 
 
 def _always(identifier: str) -> Callable[[Any], str]:
     return lambda _: identifier
 
 
-def keystone(walk: Walk) -> None:
-    """Make, change, use and remove each kind of thing."""
-    admin = walk.admin()
-    do, identity, tag = admin.do, admin.cloud.identity, walk.tag
+def keystone(run: ScenarioRun) -> None:
+    """Create, change, use and delete each kind of resource."""
+    admin = run.admin()
+    do, identity, tag = admin.do, admin.cloud.identity, run.tag
     domain = do("keystone.domain.create", identity.create_domain, name=f"domain-{tag}")
     project = do(
         "keystone.project.create",
@@ -79,15 +79,20 @@ def keystone(walk: Walk) -> None:
         "keystone.group.create", identity.create_group, name=f"group-{tag}", domain_id="default"
     )
     do("keystone.group.update", identity.update_group, group, description="changed")
-    own: dict[str, Any] = {"id_of": lambda _: group.id}
-    do("keystone.group.add_user", identity.add_user_to_group, user, group, **own)
-    do("keystone.group.remove_user", identity.remove_user_from_group, user, group, **own)
+    own_id: dict[str, Any] = {"id_of": lambda _: group.id}
+    do("keystone.group.add_user", identity.add_user_to_group, user, group, **own_id)
+    do("keystone.group.remove_user", identity.remove_user_from_group, user, group, **own_id)
     role = do("keystone.role.create", identity.create_role, name=f"role-{tag}")
     do("keystone.role.update", identity.update_role, role, description="changed")
-    own = {"id_of": lambda _: role.id}
+    own_id = {"id_of": lambda _: role.id}
     grant = (project, user, role)
-    do("keystone.role_assignment.create", identity.assign_project_role_to_user, *grant, **own)
-    do("keystone.role_assignment.delete", identity.unassign_project_role_from_user, *grant, **own)
+    do("keystone.role_assignment.create", identity.assign_project_role_to_user, *grant, **own_id)
+    do(
+        "keystone.role_assignment.delete",
+        identity.unassign_project_role_from_user,
+        *grant,
+        **own_id,
+    )
     region = do("keystone.region.create", identity.create_region, id=f"region-{tag}")
     do("keystone.region.update", identity.update_region, region, description="changed")
     service = do(
@@ -125,15 +130,15 @@ def keystone(walk: Walk) -> None:
         project_id=project.id,
     )
     do("keystone.policy.delete", identity.delete_policy, policy)
-    _application_credential(walk)
-    _trust(walk)
-    _logins(walk, admin, user)
+    _application_credential(run)
+    _trust(run)
+    _fail_logins(run, admin, user)
     do("keystone.user.disable", identity.update_user, user, is_enabled=False)
-    _try_login(walk, admin, "disabled", user.name, "second password")
+    _fail_login(run, admin, "disabled", user.name, "second password")
     do("keystone.role.delete", identity.delete_role, role)
     do("keystone.group.delete", identity.delete_group, group)
     do("keystone.user.delete", identity.delete_user, user)
-    # A thing that is not there any more.
+    # A resource that was deleted before.
     do(
         "keystone.user.delete_gone",
         identity.delete_user,
@@ -145,7 +150,7 @@ def keystone(walk: Walk) -> None:
     do("keystone.project.delete", identity.delete_project, project)
     do("keystone.domain.disable", identity.update_domain, domain, is_enabled=False)
     do("keystone.domain.delete", identity.delete_domain, domain)
-    carol = walk.person("carol")
+    carol = run.person("carol")
     carol.do(
         "keystone.user.create_forbidden",
         carol.cloud.identity.create_user,
@@ -155,18 +160,18 @@ def keystone(walk: Walk) -> None:
     )
 
 
-def _application_credential(walk: Walk) -> None:
-    alice = walk.person("alice")
+def _application_credential(run: ScenarioRun) -> None:
+    alice = run.person("alice")
     identity = alice.cloud.identity
     made = alice.do(
         "keystone.application_credential.create",
         identity.create_application_credential,
         user=alice.user_id,
-        name=f"robot-{walk.tag}",
+        name=f"robot-{run.tag}",
         roles=[{"name": "member"}],
     )
     robot = openstack.connect(
-        auth_url=walk.place.url("keystone", "/v3"),
+        auth_url=run.home.url("keystone", "/v3"),
         auth_type="v3applicationcredential",
         application_credential_id=made.id,
         application_credential_secret=made.secret,
@@ -174,7 +179,7 @@ def _application_credential(walk: Walk) -> None:
         load_yaml_config=False,
         load_envvars=False,
     )
-    Actor(walk, "alice", robot, "keystone.token.create_application_credential")
+    Actor(run, "alice", robot, "keystone.token.create_application_credential")
     alice.do(
         "keystone.application_credential.delete",
         identity.delete_application_credential,
@@ -184,8 +189,8 @@ def _application_credential(walk: Walk) -> None:
     )
 
 
-def _trust(walk: Walk) -> None:
-    alice, bob = walk.person("alice"), walk.person("bob")
+def _trust(run: ScenarioRun) -> None:
+    alice, bob = run.person("alice"), run.person("bob")
     body = {
         "trust": {
             "trustor_user_id": alice.user_id,
@@ -202,34 +207,38 @@ def _trust(walk: Walk) -> None:
     alice.do("keystone.trust.delete", alice.rest, "identity", "DELETE", path)
 
 
-def _logins(walk: Walk, admin: Actor, user: object) -> None:
-    """Log in wrongly, each way; three wrong passwords lock the account."""
+def _fail_logins(run: ScenarioRun, admin: Actor, user: object) -> None:
+    """Fail logins in every way; three wrong passwords lock the account."""
     name = getattr(user, "name", "")
     for _ in range(3):
-        _try_login(walk, admin, "wrong_password", name, "a guess")
-    _try_login(walk, admin, "locked", name, "second password")
-    _try_login(walk, admin, "unknown_user", f"nobody-{walk.tag}", "a guess")
-    bob = walk.people["bob"]
-    _try_login(walk, admin, "foreign_project", bob[0], bob[1], f"alpha-{walk.tag}")
-    token = walk.person("bob").cloud.auth_token
-    own: dict[str, Any] = {"id_of": lambda _: None}
+        _fail_login(run, admin, "wrong_password", name, "a guess")
+    _fail_login(run, admin, "locked", name, "second password")
+    _fail_login(run, admin, "unknown_user", f"nobody-{run.tag}", "a guess")
+    bob = run.people["bob"]
+    _fail_login(run, admin, "foreign_project", bob[0], bob[1], f"alpha-{run.tag}")
+    token = run.person("bob").cloud.auth_token
+    own_id: dict[str, Any] = {"id_of": lambda _: None}
     headers: dict[str, Any] = {"X_Subject_Token": token}
     admin.do(
-        "keystone.token.revoke", admin.rest, "identity", "DELETE", "/auth/tokens", **headers, **own
+        "keystone.token.revoke",
+        admin.rest,
+        "identity",
+        "DELETE",
+        "/auth/tokens",
+        **headers,
+        **own_id,
     )
 
 
-def _try_login(
-    walk: Walk, admin: Actor, why: str, user: str, password: str, project: str = ""
+def _fail_login(
+    run: ScenarioRun, admin: Actor, reason: str, user: str, password: str, project: str = ""
 ) -> None:
-    connection = connect(
-        walk.place, user, password, **({"project_name": project} if project else {})
-    )
+    connection = connect(run.home, user, password, **({"project_name": project} if project else {}))
 
     def login() -> None:
-        # Keystone's answer, under the scenario's own request id.
+        # Keystone answers under the request id of this call.
         connection.session.session.headers.update(admin.cloud.session.session.headers)
         connection.session.session.hooks = admin.cloud.session.session.hooks
         connection.authorize()
 
-    admin.do(f"keystone.token.create_{why}", login, refused=True, id_of=lambda _: None)
+    admin.do(f"keystone.token.create_{reason}", login, refused=True, id_of=lambda _: None)

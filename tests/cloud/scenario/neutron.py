@@ -1,20 +1,20 @@
-"""Neutron: networks and all that hangs on them, made, changed, used, refused and removed."""
+"""Neutron: networks and every resource on them: created, changed, used, refused, deleted."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from tests.cloud.scenario.walk import Actor, Walk
+from tests.cloud.scenario.run import Actor, ScenarioRun
 
 
-def outside(walk: Walk, admin: Actor) -> Any:
-    """Give the external network, made once."""
-    network = admin.cloud.network
-    found = network.find_network("outside")
-    if found is None:
-        found = admin.do(
+def outside(admin: Actor) -> Any:
+    """Return the external network, which is created once."""
+    api = admin.cloud.network
+    network_outside = api.find_network("outside")
+    if network_outside is None:
+        network_outside = admin.do(
             "neutron.network.create",
-            network.create_network,
+            api.create_network,
             name="outside",
             is_router_external=True,
             provider_network_type="flat",
@@ -22,21 +22,20 @@ def outside(walk: Walk, admin: Actor) -> Any:
         )
         admin.do(
             "neutron.subnet.create",
-            network.create_subnet,
-            network_id=found.id,
+            api.create_subnet,
+            network_id=network_outside.id,
             ip_version=4,
             cidr="203.0.113.0/24",
             is_dhcp_enabled=False,
         )
-    del walk
-    return found
+    return network_outside
 
 
-def neutron(walk: Walk) -> None:
-    """Walk every kind of resource, as a member; what needs it as the administrator."""
-    admin, alice = walk.admin(), walk.person("alice")
-    external = outside(walk, admin)
-    do, api, tag = alice.do, alice.cloud.network, walk.tag
+def neutron(run: ScenarioRun) -> None:
+    """Create, change and delete every kind of resource, as a member or as the administrator."""
+    admin, alice = run.admin(), run.person("alice")
+    external = outside(admin)
+    do, api, tag = alice.do, alice.cloud.network, run.tag
     net = do("neutron.network.create", api.create_network, name=f"net-{tag}")
     sub = do(
         "neutron.subnet.create",
@@ -61,28 +60,33 @@ def neutron(walk: Walk) -> None:
     do("neutron.security_group.update", api.update_security_group, group, description="changed")
     port = do("neutron.port.create", api.create_port, network_id=net.id, security_groups=[group.id])
     do("neutron.port.update", api.update_port, port, name="renamed")
-    two = [{"network_id": net.id, "name": name} for name in ("one", "two")]
-    bulk = do(
+    bodies = [{"network_id": net.id, "name": name} for name in ("one", "two")]
+    do(
         "neutron.port.create_bulk",
         alice.rest,
         "network",
         "POST",
         "/v2.0/ports",
-        {"ports": two},
+        {"ports": bodies},
         id_of=lambda result: result["ports"][0]["id"],
     )
-    del bulk
     router = do(
         "neutron.router.create",
         api.create_router,
         name=f"router-{tag}",
         external_gateway_info={"network_id": external.id},
     )
-    own: dict[str, Any] = {"id_of": lambda _: router.id}
-    do("neutron.router.add_interface", api.add_interface_to_router, router, subnet_id=sub.id, **own)
-    _addresses(alice, external, port)
-    _trunk(alice, net)
-    for name, create, delete, more in (
+    own_id: dict[str, Any] = {"id_of": lambda _: router.id}
+    do(
+        "neutron.router.add_interface",
+        api.add_interface_to_router,
+        router,
+        subnet_id=sub.id,
+        **own_id,
+    )
+    _use_floating_ip(alice, external, port)
+    _use_trunk(alice, net)
+    for name, create, delete, options in (
         (
             "address_group",
             api.create_address_group,
@@ -97,9 +101,9 @@ def neutron(walk: Walk) -> None:
             {"prefixes": ["10.99.0.0/16"], "default_prefix_length": 24},
         ),
     ):
-        made = do(f"neutron.{name}.create", create, name=f"{name}-{tag}", **more)
+        made = do(f"neutron.{name}.create", create, name=f"{name}-{tag}", **options)
         do(f"neutron.{name}.delete", delete, made)
-    _by_the_administrator(walk, admin, net)
+    _call_as_administrator(run, admin, net)
     do(
         "neutron.network.delete_in_use",
         api.delete_network,
@@ -116,21 +120,21 @@ def neutron(walk: Walk) -> None:
         refused=True,
     )
     remove = api.remove_interface_from_router
-    do("neutron.router.remove_interface", remove, router, subnet_id=sub.id, **own)
+    do("neutron.router.remove_interface", remove, router, subnet_id=sub.id, **own_id)
     do("neutron.router.update", api.update_router, router, external_gateway_info={})
     do("neutron.router.delete", api.delete_router, router)
-    for one in list(api.ports(network_id=net.id)):
-        do("neutron.port.delete", api.delete_port, one)
+    for remaining_port in list(api.ports(network_id=net.id)):
+        do("neutron.port.delete", api.delete_port, remaining_port)
     do("neutron.security_group.delete", api.delete_security_group, group)
     do("neutron.subnet.delete", api.delete_subnet, sub)
     do("neutron.network.delete", api.delete_network, net)
     do("neutron.network.delete_gone", api.delete_network, net, ignore_missing=False, refused=True)
-    bob = walk.person("bob")
+    bob = run.person("bob")
     net = bob.do("neutron.network.create", bob.cloud.network.create_network, name="bob's")
     bob.do("neutron.network.delete", bob.cloud.network.delete_network, net)
 
 
-def _addresses(alice: Actor, external: Any, port: Any) -> None:
+def _use_floating_ip(alice: Actor, external: Any, port: Any) -> None:
     do, api = alice.do, alice.cloud.network
     address = do("neutron.floatingip.create", api.create_ip, floating_network_id=external.id)
     do("neutron.floatingip.update", api.update_ip, address, port_id=port.id)
@@ -155,7 +159,7 @@ def _addresses(alice: Actor, external: Any, port: Any) -> None:
     do("neutron.floatingip.delete", api.delete_ip, address)
 
 
-def _trunk(alice: Actor, net: Any) -> None:
+def _use_trunk(alice: Actor, net: Any) -> None:
     do, api = alice.do, alice.cloud.network
     parent = do("neutron.port.create", api.create_port, network_id=net.id, name="parent")
     child = do("neutron.port.create", api.create_port, network_id=net.id, name="child")
@@ -166,9 +170,9 @@ def _trunk(alice: Actor, net: Any) -> None:
     do("neutron.trunk.delete", api.delete_trunk, trunk)
 
 
-def _by_the_administrator(walk: Walk, admin: Actor, net: Any) -> None:
+def _call_as_administrator(run: ScenarioRun, admin: Actor, net: Any) -> None:
     do, api = admin.do, admin.cloud.network
-    policy = do("neutron.qos_policy.create", api.create_qos_policy, name=f"qos-{walk.tag}")
+    policy = do("neutron.qos_policy.create", api.create_qos_policy, name=f"qos-{run.tag}")
     do("neutron.qos_policy.update", api.update_qos_policy, policy, description="changed")
     rule = do(
         "neutron.qos_rule.create",
@@ -185,13 +189,13 @@ def _by_the_administrator(walk: Walk, admin: Actor, net: Any) -> None:
         object_type="network",
         object_id=net.id,
         action="access_as_shared",
-        target_project_id=walk.projects["beta"],
+        target_project_id=run.projects["beta"],
     )
     do("neutron.rbac_policy.delete", api.delete_rbac_policy, shared)
-    path = f"/v2.0/quotas/{walk.projects['beta']}"
+    path = f"/v2.0/quotas/{run.projects['beta']}"
     do("neutron.quota.update", admin.rest, "network", "PUT", path, {"quota": {"network": 50}})
     do("neutron.quota.delete", admin.rest, "network", "DELETE", path)
-    one = do(
+    segment = do(
         "neutron.segment.create",
         api.create_segment,
         network_id=net.id,
@@ -199,4 +203,4 @@ def _by_the_administrator(walk: Walk, admin: Actor, net: Any) -> None:
         physical_network="phys",
         segmentation_id=150,
     )
-    do("neutron.segment.delete", api.delete_segment, one)
+    do("neutron.segment.delete", api.delete_segment, segment)

@@ -1,17 +1,17 @@
-"""What services tell on their own, or when an administrator's tool asks: usage, in periods."""
+"""Usage reports of Cinder and Neutron, which their audit tools send."""
 
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
 from tests.cloud.scenario.cinder import volume
-from tests.cloud.scenario.walk import Actor, Walk
+from tests.cloud.scenario.run import Actor, ScenarioRun
 
 
-def usage(walk: Walk) -> None:
-    """Run the usage audit tools of Cinder and Neutron over a volume and a network that exist."""
-    place, alice = walk.place, walk.person("alice")
-    one = volume(alice)
+def usage(run: ScenarioRun) -> None:
+    """Run the usage audit tools while a volume and a network exist."""
+    alice = run.person("alice")
+    disk = volume(alice)
     api = alice.cloud.network
     net = alice.do("neutron.network.create", api.create_network, name="audited")
     now = datetime.now(UTC)
@@ -23,20 +23,19 @@ def usage(walk: Walk) -> None:
         )
         for part in (option, moment.strftime("%Y-%m-%d %H:%M:%S"))
     ]
-    _tool(walk, alice, "cinder", "cinder-volume-usage-audit", *period, "--send_actions")
-    _tool(walk, alice, "neutron", "neutron-usage-audit")
-    alice.do("cinder.volume.delete", alice.cloud.block_storage.delete_volume, one)
+    _run_tool(run, alice, "cinder", "cinder-volume-usage-audit", *period, "--send_actions")
+    _run_tool(run, alice, "neutron", "neutron-usage-audit")
+    alice.do("cinder.volume.delete", alice.cloud.block_storage.delete_volume, disk)
     alice.do("neutron.network.delete", api.delete_network, net)
-    del place
 
 
-def _tool(walk: Walk, actor: Actor, name: str, program: str, *arguments: str) -> None:
-    place = walk.place
-    file = place.etc(name) / f"{name}.conf"
-    command = [str(place.venv(name) / "bin" / program), "--config-file", str(file), *arguments]
-    environment = place.environment(name, {})
+def _run_tool(run: ScenarioRun, actor: Actor, name: str, program: str, *arguments: str) -> None:
+    home = run.home
+    file = home.etc(name) / f"{name}.conf"
+    command = [str(home.venv(name) / "bin" / program), "--config-file", str(file), *arguments]
+    environment = home.environment(name, {})
     actor.do(
         f"{name}.usage.audit",
-        lambda: place.run(name, command, environment),
+        lambda: home.run(name, command, environment),
         id_of=lambda _: None,
     )

@@ -10,8 +10,9 @@ import base64
 import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from urllib.parse import quote, urlsplit
+from urllib.parse import urlsplit
 
+from stackbus.bus.url import amqp_url
 from stackbus.errors import InputError
 from stackbus.expose.cluster import Object
 from stackbus.expose.credentials import Endpoint
@@ -40,9 +41,7 @@ class Access:
 
     def url(self, user: str, password: str, vhost: str) -> str:
         """Give the AMQP URL by which ``user`` gets into ``vhost``."""
-        parts = urlsplit(self.amqp_url)
-        credentials = f"{quote(user, safe='')}:{quote(password, safe='')}"
-        return f"{parts.scheme}://{credentials}@{parts.netloc}/{quote(vhost, safe='')}"
+        return amqp_url(self.amqp_url, user, password, vhost)
 
 
 def access(secret: Object | None, place: str) -> Access:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from stackbus.bus.rabbitmq_conf import RABBITMQ_CONF
 from stackbus.expose.cluster import Object
 from stackbus.expose.cluster.endpoint import PORT_AMQP, PORT_AMQPS, SERVICE
 from stackbus.expose.credentials import Credentials
@@ -17,18 +18,6 @@ SERVER_TLS = "rabbitmq-external-tls"
 CONFIGURATION = "rabbitmq-external-conf"
 RELAY = "stackbus-relay"
 _MOUNTED = "/etc/rabbitmq-tls"
-
-RABBITMQ_CONF = """\
-ssl_options.verify = verify_peer
-ssl_options.fail_if_no_peer_cert = false
-ssl_options.versions.1 = tlsv1.3
-ssl_options.versions.2 = tlsv1.2
-ssl_cert_login_from = common_name
-auth_mechanisms.1 = PLAIN
-auth_mechanisms.2 = AMQPLAIN
-auth_mechanisms.3 = EXTERNAL
-"""
-"""What the broker's configuration needs for client certificates; the files are named beside it."""
 
 _FILES = f"""\
 listeners.ssl.default = 5671

@@ -20,6 +20,7 @@ from typing import Any, Protocol
 
 import structlog
 
+from stackbus.bus.names import PRIORITIES, RELAY_USER, queue_name
 from stackbus.errors import (
     BrokerError,
     BrokerUnreachable,
@@ -32,7 +33,8 @@ from stackbus.errors import (
 from stackbus.expose import certificates
 from stackbus.expose import credentials as creds
 from stackbus.expose import status as exposed
-from stackbus.expose.apply import Broker, Exposure, Plan
+from stackbus.expose.api import BrokerApi
+from stackbus.expose.apply import Exposure, Plan
 from stackbus.expose.cluster import Object, objects, rotation, telling
 from stackbus.expose.cluster import status as told
 from stackbus.expose.cluster.endpoint import SERVICE, Access, access, endpoint
@@ -42,7 +44,6 @@ from stackbus.expose.cluster.telling import Tell
 from stackbus.expose.credentials import Credentials, Endpoint, Generations, secret_name
 from stackbus.expose.deployment import API_VERSION, KIND, NOTHING, Deployment, parse
 from stackbus.expose.secrets import NAMESPACE, OWN_NAMESPACE, Secret, as_object
-from stackbus.expose.topology import queue_name
 from stackbus.metrics import (
     BROKER_REACHABLE,
     CERTIFICATE_EXPIRES,
@@ -51,7 +52,6 @@ from stackbus.metrics import (
     RELAY_BEHIND,
     TOPICS,
 )
-from stackbus.services.service import PRIORITIES
 from stackbus.settings import Settings
 
 LET_GO = "stackbus.io/let-go"
@@ -62,7 +62,7 @@ _DEFAULT_PORTS = (5672, 5671)
 log = structlog.get_logger()
 
 
-class RabbitMQ(Broker, exposed.Counts, Protocol):
+class RabbitMQ(BrokerApi, exposed.StatusApi, Protocol):
     """What is needed of a broker; ``clients/management.py`` is the real one."""
 
     def listener(self, protocol: str) -> int | None:
@@ -270,7 +270,7 @@ class Cluster:
 
     def _certificates(self, brokers: Brokers, store: KubernetesStore, where: Endpoint) -> None:
         """Make what the broker mounts; it may need that to start, so it is not asked anything."""
-        credentials = creds.renewed(
+        credentials = creds.prepare_credentials(
             store,
             NOTHING,
             {},
@@ -342,15 +342,15 @@ class Cluster:
     def _relay_secret(
         self, brokers: Brokers, store: KubernetesStore, credentials: Credentials
     ) -> None:
-        password = credentials.own_passwords[creds.RELAY]
+        password = credentials.own_passwords[RELAY_USER]
         inner, outer = brokers.inner_access, brokers.outer_access
         # A broker that has the certificate made here is verified by our CA.
         bundle = "".join(dict.fromkeys((inner.ca, outer.ca, credentials.ca.certificate)))
         _write_if_changed(
             store,
             objects.relay(
-                inner.url(creds.RELAY, password, self.settings.inner_vhost),
-                outer.url(creds.RELAY, password, self.settings.outer_vhost),
+                inner.url(RELAY_USER, password, self.settings.inner_vhost),
+                outer.url(RELAY_USER, password, self.settings.outer_vhost),
                 bundle,
             ),
         )
@@ -470,7 +470,7 @@ def _holds(present: object, wanted: object) -> bool:
 
 def _kept_endpoint(store: KubernetesStore, vhost: str) -> Endpoint | None:
     """Read from the original of a consumer's Secret what consumers were told last."""
-    for name in filter(creds.is_of_topic, store.names(OWN_NAMESPACE)):
+    for name in filter(creds.is_topic_secret, store.names(OWN_NAMESPACE)):
         kept = store.read(OWN_NAMESPACE, name)
         data = kept.data if kept else {}
         ports = (data.get("port_amqp", ""), data.get("port_amqp-tls", ""))

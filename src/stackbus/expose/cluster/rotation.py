@@ -17,13 +17,13 @@ from datetime import timedelta
 
 from stackbus.errors import InputError
 from stackbus.expose.credentials import Generations
+from stackbus.units import parse_duration
 
 ROTATE = "stackbus.io/rotate"
 ROTATING = "stackbus.io/rotating"
 DEFAULT_GRACE = timedelta(hours=24)
 
-_WISH = re.compile(r"\s*(\*|[^\s:,*]+)\s*(?::\s*([0-9]{1,6})(s|m|h|d|w)\s*)?")
-_SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_WISH = re.compile(r"\s*(\*|[^\s:,*]+)\s*(?::\s*([^\s:,*]+)\s*)?")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,15 @@ def targets(wish: str, exposed: Mapping[str, Generations]) -> tuple[Target, ...]
     found: dict[str, Target] = {}
     for word in wish.split(","):
         match = _WISH.fullmatch(word)
+        try:
+            grace = parse_duration(match[2]) if match and match[2] else None
+        except ValueError:
+            match = None
         if match is None:
             raise InputError(
                 f"{ROTATE}: {word[:80]!r}: a topic, or a topic and a grace time (siem:24h; "
                 "siem:0s ends the old credentials at once), or * for all topics was expected"
             )
-        grace = timedelta(seconds=int(match[2]) * _SECONDS[match[3]]) if match[2] else None
         if match[1] != "*" and match[1] not in exposed:
             near = difflib.get_close_matches(match[1], list(exposed), 1)
             mend = (

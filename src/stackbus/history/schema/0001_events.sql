@@ -1,11 +1,9 @@
--- The events, one row for each resource that a notification tells of.
+-- The events: one row for each resource of a notification. events/model.py lists their fields.
 --
--- Sorted by time, because each question of an auditor has one: what happened between two times,
--- by this user, in this project. What happened to one resource, in one request, or by a user ever
--- since, is found by the bloom filters. A repeated event has the same time and identity, so it
--- replaces itself.
--- One partition a month: an insert of one month is there wholly or not at all, and the retention
--- drops whole months.
+-- Rows are sorted by time, since most questions are about a span of time. Bloom filters find the
+-- events of one resource, request, user or project at any time. A row that is inserted twice has
+-- the same time and identity, so it replaces itself.
+-- Each month is a partition, so an insert of one month is atomic, and retention drops whole months.
 CREATE TABLE IF NOT EXISTS $LOCAL(events) $ON_CLUSTER
 (
     id                String CODEC(ZSTD(1)),
@@ -34,7 +32,7 @@ CREATE TABLE IF NOT EXISTS $LOCAL(events) $ON_CLUSTER
     payload           String CODEC(ZSTD(3))
         SETTINGS (min_compress_block_size = 4194304, max_compress_block_size = 4194304),
     channels          Array(LowCardinality(String)),
-    -- Where the row stands among those that one recorder wrote: see proof.py.
+    -- The place of the row in the chain of its recorder: see chain.py.
     recorder          LowCardinality(String),
     batch             UInt32 CODEC(Delta, ZSTD(1)),
     position          UInt32 CODEC(Delta, ZSTD(1)),
@@ -53,13 +51,13 @@ CREATE TABLE IF NOT EXISTS $LOCAL(events) $ON_CLUSTER
 ENGINE = $REPLACING()
 PARTITION BY toYYYYMM(time)
 ORDER BY (time, id, `index`)
--- What was merged is on disk before its parts are removed, so they need not stay for long.
+-- A merged part is synced to disk before its source parts are removed, so these can go soon.
 SETTINGS fsync_after_insert = 1, fsync_part_directory = 1,
          min_compressed_bytes_to_fsync_after_merge = 1, old_parts_lifetime = 30;
 
 $DISTRIBUTED(events, cityHash64(id));
 
--- Which other channel told a notification too, after the one that stands in its events.
+-- Confirmations: the other channels of a notification, beside the one in its events.
 CREATE TABLE IF NOT EXISTS $LOCAL(told) $ON_CLUSTER
 (
     id       String CODEC(ZSTD(1)),
@@ -76,7 +74,7 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 $DISTRIBUTED(told, cityHash64(id));
 
--- What could not be read, whole (base64), by the SHA-256 of what came.
+-- Bodies that could not be read, whole (base64), by their SHA-256.
 CREATE TABLE IF NOT EXISTS $LOCAL(quarantine) $ON_CLUSTER
 (
     digest   String,
@@ -94,7 +92,7 @@ SETTINGS fsync_after_insert = 1, fsync_part_directory = 1;
 
 $DISTRIBUTED(quarantine, cityHash64(digest));
 
--- How far a channel that is read from a place (a log file, an index) has been read.
+-- How far a channel has read each of its sources, such as a log file or an index.
 CREATE TABLE IF NOT EXISTS $LOCAL(positions) $ON_CLUSTER
 (
     channel  LowCardinality(String),

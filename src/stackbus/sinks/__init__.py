@@ -1,0 +1,4 @@
+"""The places that batches are written to, one file each: see ``flow.stream.Sink``.
+
+``wiring.py`` connects each source to a sink.
+"""
