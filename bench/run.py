@@ -1,15 +1,15 @@
 """Speed, as ratios within one run: ``make bench``, or one part: ``python bench/run.py relay``.
 
-Absolute figures say more about the machine than about stackbus; each is printed beside a peer or
-a limit that ran on the same broker minutes before. Nothing here fails a build.
+Absolute figures depend on the machine more than on stackbus, so each is printed beside a peer or a
+limit that ran on the same broker minutes before. No result fails a build.
 
     start      CPU time of `stackbus --help` and `topics`, against kubectl and openstack
     apply      100 topics by one definitions call, against one HTTP call for each object
-    relay      the relay against RabbitMQ's own shovel, which moves the same without looking
+    relay      the relay against RabbitMQ's shovel, which moves the same messages unread
     latency    from a service's publish to the consumer, at 500 a second
     backlog    memory of the relay over a long backlog (--backlog, default 100000)
-    exposure   what a service pays for its confirmed publishes with 0, 1, 5 and 20 topics
-    operator   from a change of the resource to a consumer's first message, 100 topics, and idling
+    exposure   confirmed publishes of a service with 0, 1, 5 and 20 topics
+    operator   from a change of the resource to a consumer's first message; 100 topics; idle load
     record     the recorder against a consumer that only acknowledges, and against one worker of
                ceilometer-agent-notification, on the same broker and messages; bytes on disk
     search     from a topic's exchange to an answer of the history, at 1,000 a second
@@ -56,12 +56,12 @@ console = Console(width=100)
 
 
 def say(sentence: str) -> None:
-    """Say what is being done."""
+    """Print the current step."""
     console.print(sentence, style="dim")
 
 
 def show(title: str, rows: Sequence[tuple[str, ...]]) -> None:
-    """Print one part's figures."""
+    """Print the figures of one part."""
     table = Table(title=title, title_justify="left", show_header=False, box=None)
     for row in rows:
         table.add_row(*row)
@@ -70,7 +70,7 @@ def show(title: str, rows: Sequence[tuple[str, ...]]) -> None:
 
 @contextmanager
 def node(folder: Path) -> Iterator[Broker]:
-    """Give a private node that also has the shovel."""
+    """Run a private node with the shovel plugin."""
     with node_at(folder, ",rabbitmq_shovel,rabbitmq_shovel_management") as broker:
         yield broker
 
@@ -81,7 +81,7 @@ def apply(control: Exposure, *topics: str) -> None:
 
 
 def messages(broker: Broker, vhost: str, queue: str) -> int:
-    """Count what is in a queue, now."""
+    """Return the number of ready messages in a queue."""
     with broker.channel(vhost) as channel:
         return int(channel.queue_declare(queue, passive=True).method.message_count)
 
@@ -92,15 +92,17 @@ def fill(broker: Broker, count: int) -> None:
         delivery_mode=2, content_type="application/json", content_encoding="utf-8"
     )
     with broker.channel(INNER) as channel:
-        for place in range(count):
-            one = GOLDEN[place % len(GOLDEN)]
-            channel.basic_publish(one.exchange, one.routing_key, one.body, properties)
+        for index in range(count):
+            captured = GOLDEN[index % len(GOLDEN)]
+            channel.basic_publish(
+                captured.exchange, captured.routing_key, captured.body, properties
+            )
     wait_until(lambda: messages(broker, INNER, "stackbus.intake") >= count, 120)
 
 
 @contextmanager
 def relay(control: Exposure, broker: Broker) -> Iterator[subprocess.Popen[bytes]]:
-    """Run a relay beside."""
+    """Run a relay in a process of its own."""
     credentials = control.plan(NOTHING).credentials
     assert credentials is not None
     password = credentials.own_passwords["stackbus.relay"]
@@ -119,24 +121,24 @@ def relay(control: Exposure, broker: Broker) -> Iterator[subprocess.Popen[bytes]
 
 
 def resident(pid: int, word: str = "VmRSS") -> float:
-    """Read a process' memory in MB."""
+    """Return the memory of a process in MB."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith(word):
             return int(line.split()[1]) / 1024
     return 0.0
 
 
-def drained(broker: Broker, count: int) -> float:
-    """Measure the rate at which the intake empties, from its first to its last tenth."""
-    first: tuple[float, int] | None = None
+def measure_drain(broker: Broker, count: int) -> float:
+    """Return the rate at which the intake empties, between its first and its last tenth."""
+    start: tuple[float, int] | None = None
     with broker.channel(INNER) as channel:
         while True:
             left = channel.queue_declare("stackbus.intake", passive=True).method.message_count
             now = time.perf_counter()
-            if first is None and left <= count * 0.9:
-                first = (now, left)
-            if first is not None and left <= count * 0.1:
-                return float((first[1] - left) / (now - first[0]))
+            if start is None and left <= count * 0.9:
+                start = (now, left)
+            if start is not None and left <= count * 0.1:
+                return float((start[1] - left) / (now - start[0]))
             time.sleep(0.05)
 
 
@@ -161,17 +163,17 @@ def _own_broker(broker: Broker) -> dict[str, str]:
 
 
 def bench_apply(broker: Broker, control: Exposure) -> None:
-    """Hold one definitions call against one call for each object."""
+    """Compare one definitions request with one request for each object."""
     topics = [f"t{number:03d}" for number in range(100)]
     apply(control)
     plan = control.plan(deployment(*topics))
     begin = time.perf_counter()
     control.apply(plan)
-    once = time.perf_counter() - begin
+    together = time.perf_counter() - begin
     begin = time.perf_counter()
-    idle = control.plan(deployment(*topics))
-    again = time.perf_counter() - begin
-    assert not idle
+    unchanged = control.plan(deployment(*topics))
+    idle = time.perf_counter() - begin
+    assert not unchanged
     control.apply(control.plan(NOTHING))
     queues = [
         {"vhost": step.key[1], "name": step.key[2], **step.body}
@@ -198,7 +200,7 @@ def bench_apply(broker: Broker, control: Exposure) -> None:
         "try: app()\nexcept SystemExit: pass\n"
         "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)"
     )
-    done = subprocess.run(
+    result = subprocess.run(
         [
             sys.executable,
             "-c",
@@ -214,17 +216,17 @@ def bench_apply(broker: Broker, control: Exposure) -> None:
         text=True,
         check=True,
     )
-    peak = int(done.stderr.split()[-1]) / 1024
+    peak = int(result.stderr.split()[-1]) / 1024
     control.apply(control.plan(NOTHING))
     show(
         "apply: 100 topics, 700 queues",
         [
-            ("one definitions call", f"{once:.1f} s"),
-            ("one HTTP call for each object", f"{singly:.1f} s"),
-            (f"RabbitMQ's own part: {len(queues)} quorum queues, bare", f"{floor:.1f} s"),
-            ("ratio", f"{singly / once:.1f} times as fast (wanted: 5)"),
-            ("a plan with nothing to do", f"{again:.2f} s (wanted: under 1)"),
-            ("memory of `stackbus apply` at its peak", f"{peak:.0f} MB (wanted: under 150)"),
+            ("one definitions request", f"{together:.1f} s"),
+            ("one HTTP request for each object", f"{singly:.1f} s"),
+            (f"RabbitMQ's share: {len(queues)} quorum queues alone", f"{floor:.1f} s"),
+            ("ratio", f"{singly / together:.1f} times as fast (target: 5)"),
+            ("a plan without changes", f"{idle:.2f} s (target: under 1)"),
+            ("peak memory of `stackbus apply`", f"{peak:.0f} MB (target: under 150)"),
         ],
     )
 
@@ -254,11 +256,11 @@ def _apply_one_by_one(broker: Broker, items: list[tuple[ItemKey, dict[str, objec
 
 
 def bench_relay(broker: Broker, control: Exposure, count: int = 40_000) -> None:
-    """Hold the relay against the shovel: the same queue, the same exchange, the same confirms."""
+    """Compare the relay with the shovel: the same queue, exchange and confirms."""
     apply(control)
     fill(broker, count)
     with relay(control, broker):
-        ours = drained(broker, count)
+        relay_rate = measure_drain(broker, count)
         wait_until(lambda: messages(broker, INNER, "stackbus.intake") == 0, 60)
     fill(broker, count)
     description = broker.description
@@ -278,24 +280,32 @@ def bench_relay(broker: Broker, control: Exposure, count: int = 40_000) -> None:
     }
     path = f"parameters/shovel/{INNER}/bench"
     broker.management._request("PUT", path, {"value": shovel})
-    theirs = drained(broker, count)
+    shovel_rate = measure_drain(broker, count)
     wait_until(lambda: messages(broker, INNER, "stackbus.intake") == 0, 60)
     broker.management._request("DELETE", path)
     show(
         f"relay: {count} captured notifications, one core",
         [
-            ("the relay, scrubbing and labelling", f"{ours:.0f} a second"),
-            ("RabbitMQ's shovel, moving", f"{theirs:.0f} a second"),
-            ("ratio", f"{ours / theirs:.2f} of the shovel's (wanted: 0.35, aimed at: 0.5)"),
+            ("the relay, with scrubbing and labels", f"{relay_rate:.0f} a second"),
+            ("RabbitMQ's shovel", f"{shovel_rate:.0f} a second"),
+            (
+                "ratio",
+                f"{relay_rate / shovel_rate:.2f} of the shovel's rate (target: 0.35, goal: 0.5)",
+            ),
         ],
     )
 
 
 def bench_latency(broker: Broker, control: Exposure, seconds: int = 20, rate: int = 500) -> None:
-    """Measure from publish to consumer at a steady rate."""
+    """Measure the time from publish to consumer at a steady rate."""
     apply(control, "latency")
-    body = next(one for one in GOLDEN if one.routing_key == "versioned_notifications.info").body
-    took: list[float] = []
+    bodies = (
+        captured.body
+        for captured in GOLDEN
+        if captured.routing_key == "versioned_notifications.info"
+    )
+    body = next(bodies)
+    latencies: list[float] = []
     sent: dict[str, float] = {}
     stop = threading.Event()
 
@@ -304,12 +314,12 @@ def bench_latency(broker: Broker, control: Exposure, seconds: int = 20, rate: in
         channel = connection.channel()
         channel.basic_qos(prefetch_count=500)
 
-        def arrived(ch: object, method: object, properties: pika.BasicProperties, _: bytes) -> None:
-            took.append(time.perf_counter() - sent[str(properties.message_id)])
+        def receive(ch: object, method: object, properties: pika.BasicProperties, _: bytes) -> None:
+            latencies.append(time.perf_counter() - sent[str(properties.message_id)])
             channel.basic_ack(method.delivery_tag)  # type: ignore[attr-defined]
             del ch
 
-        channel.basic_consume("latency.info", arrived)
+        channel.basic_consume("latency.info", receive)
         while not stop.is_set():
             connection.process_data_events(0.2)
         connection.close()
@@ -322,54 +332,54 @@ def bench_latency(broker: Broker, control: Exposure, seconds: int = 20, rate: in
         identifier = json.loads(json.loads(body)["oslo.message"])["message_id"]
         with broker.channel(INNER) as channel:
             begin = time.perf_counter()
-            for place in range(rate * seconds):
-                wait = begin + place / rate - time.perf_counter()
+            for index in range(rate * seconds):
+                wait = begin + index / rate - time.perf_counter()
                 if wait > 0:
                     time.sleep(wait)
-                name = f"{place:036d}"
+                name = f"{index:036d}"
                 sent[name] = time.perf_counter()
-                one = body.replace(identifier.encode(), name.encode())
-                channel.basic_publish("nova", "versioned_notifications.info", one)
+                numbered_body = body.replace(identifier.encode(), name.encode())
+                channel.basic_publish("nova", "versioned_notifications.info", numbered_body)
         time.sleep(2)
         stop.set()
         consumer.join()
-    marks = statistics.quantiles(took, n=100)
+    marks = statistics.quantiles(latencies, n=100)
     show(
-        f"latency: publish to consumer, {rate} a second for {seconds} s, {len(took)} arrived",
+        f"latency: publish to consumer, {rate} a second for {seconds} s, {len(latencies)} arrived",
         [
-            ("p50", f"{marks[49] * 1000:.1f} ms (wanted: under 5)"),
-            ("p99", f"{marks[98] * 1000:.1f} ms (wanted: under 30)"),
+            ("p50", f"{marks[49] * 1000:.1f} ms (target: under 5)"),
+            ("p99", f"{marks[98] * 1000:.1f} ms (target: under 30)"),
         ],
     )
     apply(control)
 
 
 def bench_backlog(broker: Broker, control: Exposure, count: int) -> None:
-    """Watch the relay's memory over a long backlog."""
+    """Measure the relay's memory over a long backlog."""
     apply(control)
     fill(broker, count)
     with relay(control, broker) as process:
-        seen: list[tuple[int, float]] = []
+        samples: list[tuple[int, float]] = []
         while (left := messages(broker, INNER, "stackbus.intake")) > 0:
-            seen.append((left, resident(process.pid)))
+            samples.append((left, resident(process.pid)))
             time.sleep(0.5)
         peak = resident(process.pid, "VmHWM")
-    early = next(memory for left, memory in seen if left < count * 0.9)
+    early = next(memory for left, memory in samples if left < count * 0.9)
     show(
         f"backlog: {count} notifications",
         [
             ("memory after a tenth", f"{early:.0f} MB"),
-            ("memory at the end", f"{seen[-1][1]:.0f} MB"),
-            ("at its peak", f"{peak:.0f} MB"),
+            ("memory at the end", f"{samples[-1][1]:.0f} MB"),
+            ("peak memory", f"{peak:.0f} MB"),
         ],
     )
 
 
 def bench_exposure(broker: Broker, control: Exposure, count: int = 3000) -> None:
-    """Measure confirmed publishes of one service, one after the other as oslo does."""
+    """Measure confirmed publishes of one service, one after the other as oslo.messaging does."""
     rows = []
     base = 0.0
-    one = next(one for one in GOLDEN if one.service == "nova")
+    captured = next(captured for captured in GOLDEN if captured.service == "nova")
     for topics in (0, 1, 5, 20):
         names = [f"e{number}" for number in range(topics)]
         apply(control, *names)
@@ -377,8 +387,8 @@ def bench_exposure(broker: Broker, control: Exposure, count: int = 3000) -> None
             channel.confirm_delivery()
             begin = time.perf_counter()
             for _ in range(count):
-                channel.basic_publish("nova", "notifications.info", one.body)
-            ours = count / (time.perf_counter() - begin)
+                channel.basic_publish("nova", "notifications.info", captured.body)
+            rate = count / (time.perf_counter() - begin)
             channel.queue_purge("stackbus.intake")
             for name in names:
                 channel.queue_declare(f"{name}.info", durable=True)
@@ -386,17 +396,19 @@ def bench_exposure(broker: Broker, control: Exposure, count: int = 3000) -> None
             begin = time.perf_counter()
             for _ in range(count // max(1, topics)):
                 for name in names:
-                    channel.basic_publish("nova", f"{name}.info", one.body)
+                    channel.basic_publish("nova", f"{name}.info", captured.body)
             spent = time.perf_counter() - begin
             for name in names:
                 channel.queue_delete(f"{name}.info")
-        base = base or ours
-        fanned = f"a publish for each: {count // topics / spent:.0f} a second" if topics else ""
+        base = base or rate
+        per_topic = (
+            f"one publish for each: {count // topics / spent:.0f} a second" if topics else ""
+        )
         rows.append(
             (
                 f"{topics} topics",
-                f"{ours:.0f} a second ({ours / base:.2f} of none)",
-                fanned,
+                f"{rate:.0f} a second ({rate / base:.2f} of the rate without topics)",
+                per_topic,
             )
         )
     show("exposure: confirmed publishes of a service into its control exchange", rows)
@@ -404,7 +416,7 @@ def bench_exposure(broker: Broker, control: Exposure, count: int = 3000) -> None
 
 
 def bench_operator(broker: Broker, count: int = 100) -> None:
-    """Time the operator: one topic to its first message, many topics, and doing nothing."""
+    """Measure the operator: a new topic to its first message, many topics, and the idle load."""
     wipe(broker)
     folder = broker.state / "kubernetes"
     folder.mkdir()
@@ -413,13 +425,13 @@ def bench_operator(broker: Broker, count: int = 100) -> None:
         cloud.create(document)
         cloud.start("--advertise", "127.0.0.1", STACKBUS_RESYNC="60")
         cloud.wait_for("Ready", "True", "Exposed")
-        one = [_first_message(cloud, f"topic-{place}") for place in range(5)]
+        delays = [_first_message(cloud, f"topic-{index}") for index in range(5)]
 
-        topics = [f"consumer-{place:03}" for place in range(count)]
+        topics = [f"consumer-{index:03}" for index in range(count)]
         begin = time.monotonic()
         cloud.set_external(topics=topics, settings=None)
         cloud.wait_for("Ready", "True", "Exposed", seconds=120)
-        many = time.monotonic() - begin
+        operator_time = time.monotonic() - begin
         assert len(cloud.names("Secret", OUTER)) == count
 
         pid = cloud.processes[0].pid
@@ -433,16 +445,19 @@ def bench_operator(broker: Broker, count: int = 100) -> None:
     control = exposure(broker, folder / "peer")
     begin = time.monotonic()
     control.apply(control.plan(deployment(*topics)))
-    peer = time.monotonic() - begin
+    apply_time = time.monotonic() - begin
     show(
         "operator",
         [
             (
-                "one topic, to its consumer's first message",
-                f"median {statistics.median(one):.2f} s, worst {max(one):.2f} s",
+                "a new topic, to its consumer's first message",
+                f"median {statistics.median(delays):.2f} s, maximum {max(delays):.2f} s",
             ),
-            (f"{count} topics in one resource", f"{many:.1f} s"),
-            ("the same by `stackbus apply`", f"{peer:.1f} s, so {many / peer:.2f} times"),
+            (f"{count} topics in one resource", f"{operator_time:.1f} s"),
+            (
+                "the same by `stackbus apply`",
+                f"{apply_time:.1f} s (ratio {operator_time / apply_time:.2f})",
+            ),
             (
                 f"idle with {count} topics",
                 f"{share:.2%} of a core, {memory:.0f} MB (peak {peak:.0f})",
@@ -452,7 +467,7 @@ def bench_operator(broker: Broker, count: int = 100) -> None:
 
 
 def _first_message(cloud: Cloud, topic: str) -> float:
-    """Add a topic while Nova sends; give the seconds until its consumer has a message."""
+    """Add a topic while Nova publishes; return the seconds to its consumer's first message."""
     credentials = cloud.get("Secret", "stackbus", "stackbus-relay")
     assert credentials is not None
     urls = {
@@ -469,7 +484,7 @@ def _first_message(cloud: Cloud, topic: str) -> float:
         stderr=subprocess.DEVNULL,
     )
     sending = threading.Event()
-    nova = next(one for one in GOLDEN if one.service == "nova")
+    nova = next(captured for captured in GOLDEN if captured.service == "nova")
 
     def send() -> None:
         with cloud.broker.channel(INNER) as channel:
@@ -483,11 +498,11 @@ def _first_message(cloud: Cloud, topic: str) -> float:
         time.sleep(2)
         begin = time.monotonic()
         cloud.set_external(topics=["first", topic], settings=None)
-        while (told := cloud.secret(topic)) is None:
+        while (secret := cloud.secret(topic)) is None:
             time.sleep(0.01)
         queue = f"{topic}.{nova.routing_key.rpartition('.')[2]}"
-        while not _takes_one(cloud.broker, told, queue):
-            time.sleep(0.01)  # the Secret is there before the user, and that before the queue
+        while not _has_message(cloud.broker, secret, queue):
+            time.sleep(0.01)  # the Secret comes before the user, the user before the queue
         return time.monotonic() - begin
     finally:
         sending.set()
@@ -496,9 +511,9 @@ def _first_message(cloud: Cloud, topic: str) -> float:
         relay.wait()
 
 
-def _takes_one(broker: Broker, told: Mapping[str, str], queue: str) -> bool:
+def _has_message(broker: Broker, secret: Mapping[str, str], queue: str) -> bool:
     try:
-        connection = broker.connect(told["vhost"], told["username"], told["password"])
+        connection = broker.connect(secret["vhost"], secret["username"], secret["password"])
         try:
             return connection.channel().basic_get(queue, auto_ack=True)[0] is not None
         finally:
@@ -508,21 +523,21 @@ def _takes_one(broker: Broker, told: Mapping[str, str], queue: str) -> bool:
 
 
 def _cpu(pid: int) -> float:
-    """Read the seconds of processor time that a process has used."""
+    """Return the CPU time of a process in seconds."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def main() -> None:
-    """Run the parts asked for."""
+    """Run the parts given on the command line, or all."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", help="which parts; default: all")
+    parser.add_argument("parts", nargs="*", help="the parts to run (default: all)")
     parser.add_argument("--backlog", type=int, default=100_000)
     parser.add_argument("--messages", type=int, default=300_000, help="of the part record")
     parser.add_argument("--events", type=int, default=5_000_000, help="of the part questions")
-    chosen = parser.parse_args()
+    arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, node(Path(folder)) as broker:
         control = exposure(broker, broker.state / "store")
         parts = {
@@ -530,21 +545,21 @@ def main() -> None:
             "apply": lambda: bench_apply(broker, control),
             "relay": lambda: bench_relay(broker, control),
             "latency": lambda: bench_latency(broker, control),
-            "backlog": lambda: bench_backlog(broker, control, chosen.backlog),
+            "backlog": lambda: bench_backlog(broker, control, arguments.backlog),
             "exposure": lambda: bench_exposure(broker, control),
             "operator": lambda: bench_operator(broker),
             "record": lambda: show(
-                "record", record.record(broker, broker.state / "record", chosen.messages)
+                "record", record.record(broker, broker.state / "record", arguments.messages)
             ),
             "search": lambda: show("search", record.search(broker, broker.state / "search")),
             "hoard": lambda: show(
-                "hoard", record.hoard(broker, broker.state / "hoard", chosen.backlog)
+                "hoard", record.hoard(broker, broker.state / "hoard", arguments.backlog)
             ),
             "questions": lambda: show(
-                "questions", record.questions(broker.state / "questions", chosen.events, say)
+                "questions", record.questions(broker.state / "questions", arguments.events, say)
             ),
         }
-        for name in chosen.parts or parts:
+        for name in arguments.parts or parts:
             parts[name]()
 
 

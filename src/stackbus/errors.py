@@ -7,6 +7,7 @@
     |   +-- BrokerUnreachable   RabbitMQ does not answer: retry later
     +-- KubernetesError      1  Kubernetes refused a request
     |   +-- KubernetesUnreachable   Kubernetes does not answer, or is overloaded: retry later
+    +-- PortTaken            1  a port of the private broker is used by another process
     +-- Waiting              1  a prerequisite is missing: retry when it is there
     +-- Conflict             1  the name is taken by an object that stackbus did not create
     +-- HistoryError         1  the history refused a request, or has an unknown schema
@@ -95,6 +96,10 @@ class OpenSearchError(StackbusError):
     """OpenSearch refused a request, or does not answer."""
 
     is_transient = True
+
+
+class PortTaken(StackbusError):
+    """A port of the private broker is used by another process; the message names the port."""
 
 
 class Waiting(StackbusError):

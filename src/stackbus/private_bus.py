@@ -24,7 +24,7 @@ import structlog
 
 from stackbus.broker.node import Description, NodeOptions
 from stackbus.broker.supervisor import Child, Supervisor
-from stackbus.errors import BrokerError, BrokerUnreachable, StackbusError
+from stackbus.errors import BrokerError, BrokerUnreachable, PortTaken, StackbusError
 from stackbus.expose import status
 from stackbus.expose.deployment import Deployment
 from stackbus.settings import Settings
@@ -211,9 +211,8 @@ def _prepare_node(settings: Settings, wish: NodeOptions) -> Description:
     while True:
         try:
             return node.prepare(wish, settings.inner_vhost, settings.outer_vhost)
-        except StackbusError as error:
-            is_port_taken = has_run_before and "is taken" in str(error)
-            if not is_port_taken or time.monotonic() > end:
+        except PortTaken:
+            if not has_run_before or time.monotonic() > end:
                 raise
             time.sleep(0.2)
 

@@ -1,1 +1,1 @@
-"""Ten real OpenStack services on one machine, and what they tell. See README.md beside this."""
+"""Ten real OpenStack services on one machine, and their notifications: see README.md."""

@@ -169,10 +169,11 @@ def differences(sent: Iterable[str], received: Iterable[str], topic: str) -> lis
     """Return a sentence for message ids that were lost, are new, or came twice."""
     sent, received = list(sent), list(received)
     problems = []
-    for name, first, second in (("lost", sent, received), ("new", received, sent)):
-        rest = set(first) - set(second)
-        if rest:
-            problems.append(f"{topic}: {name}: {len(rest)}, for instance {min(rest)}")
+    for name, ids, others in (("lost", sent, received), ("new", received, sent)):
+        difference = set(ids) - set(others)
+        if difference:
+            example = min(difference)
+            problems.append(f"{topic}: {name}: {len(difference)}, for instance {example}")
     if len(set(received)) != len(received):
         problems.append(f"{topic}: {len(received) - len(set(received))} came twice")
     return problems

@@ -36,7 +36,7 @@ CAPTURE = "cloud.sent"
 """A queue on the inner bus with every notification; the topics are compared with it."""
 
 READY_SECONDS = 240.0
-_HERE = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 _DEPLOYMENT = {
     "apiVersion": "lcm.mirantis.com/v1alpha1",
     "kind": "OpenStackDeployment",
@@ -189,7 +189,7 @@ class Cloud:
     def _install(self, name: str, previous: Future[None]) -> None:
         previous.result()
         home = self.home
-        requirements = _HERE / "requirements" / f"{name}.txt"
+        requirements = _FOLDER / "requirements" / f"{name}.txt"
         mark = home.venv(name) / "installed.txt"
         text = requirements.read_text("utf-8")
         if mark.exists() and mark.read_text("utf-8") == text:
@@ -234,8 +234,8 @@ class Cloud:
         drop_in = ""
         if member.emits:
             # Nova emits both formats, so that both are captured.
-            both = ("--notification-format", "both") if member.name == "nova" else ()
-            drop_in = stackbus(home, "config", member.name, *both)
+            format_option = ("--notification-format", "both") if member.name == "nova" else ()
+            drop_in = stackbus(home, "config", member.name, *format_option)
         for number, (name, text) in enumerate(member.files.items()):
             path = etc / name
             path.touch(mode=0o600)

@@ -200,12 +200,12 @@ def nova(home: CloudHome) -> Member:
     conf["scheduler"] = {"workers": 1, "discover_hosts_in_cells_interval": 5}
     conf["conductor"] = {"workers": 1}
     file = ("--config-file", str(home.etc("nova") / "nova.conf"))
-    other = render({"DEFAULT": {"host": OTHER_HOST, "state_path": home.state("nova-2")}})
+    second_conf = render({"DEFAULT": {"host": OTHER_HOST, "state_path": home.state("nova-2")}})
     second = ("--config-file", str(home.etc("nova") / "compute-2.conf"))
     cell0 = database(home, "nova_cell0")
     return Member(
         "nova",
-        {"nova.conf": render(conf), "compute-2.conf": other},
+        {"nova.conf": render(conf), "compute-2.conf": second_conf},
         (
             ("nova-manage", *file, "api_db", "sync"),
             ("nova-manage", *file, "cell_v2", "map_cell0", "--database_connection", cell0),

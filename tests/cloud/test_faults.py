@@ -40,11 +40,11 @@ def member(home: CloudHome, name: str, *command: str) -> Member:
 @pytest.fixture
 def members(home: CloudHome, monkeypatch: pytest.MonkeyPatch) -> None:
     port = str(home.port("good"))
-    both = [
+    stand_ins = [
         member(home, "good", "-m", "http.server", "--bind", "127.0.0.1", port),
         member(home, "broken", "-c", "import sys; sys.exit('no database for me')"),
     ]
-    monkeypatch.setattr(clouds, "with_needs", lambda *_: both)
+    monkeypatch.setattr(clouds, "with_needs", lambda *_: stand_ins)
     monkeypatch.setattr(Cloud, "_install", lambda *_: None)
 
 

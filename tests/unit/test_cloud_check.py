@@ -20,10 +20,10 @@ from tests.cloud.traffic import Sent
 
 IMAGE = "1b9f2b3e-0000-4000-8000-000000000001"
 CALLER = "req-00000000-0000-4000-8000-00000000000a"
-OWN = "req-00000000-0000-4000-8000-00000000000b"
+SERVICES_OWN = "req-00000000-0000-4000-8000-00000000000b"
 
 
-def call(name: str, second: int = 0, resource: str | None = None, **more: Any) -> dict[str, Any]:
+def call(name: str, second: int = 0, resource: str | None = None, **fields: Any) -> dict[str, Any]:
     return {
         "call": name,
         "user": "alice",
@@ -34,18 +34,22 @@ def call(name: str, second: int = 0, resource: str | None = None, **more: Any) -
         "end": f"2026-11-22T10:00:{second + 1:02}+00:00",
         "request_id": "",
         "requests": [],
-        **more,
+        **fields,
     }
 
 
 def build_sent(
-    event_type: str, exchange: str = "glance", second: int = 0, payload: object = None, **more: Any
+    event_type: str,
+    exchange: str = "glance",
+    second: int = 0,
+    payload: object = None,
+    **fields: Any,
 ) -> Sent:
     message = {
         "event_type": event_type,
         "timestamp": f"2026-11-22 10:00:{second:02}.500000",
         "payload": payload,
-        **more,
+        **fields,
     }
     body = {"oslo.version": "2.0", "oslo.message": json.dumps(message)}
     return Sent(exchange, "notifications.info", json.dumps(body))
@@ -59,9 +63,9 @@ def table(background: tuple[Background, ...] = (), **calls: Expected) -> Table:
 
 @pytest.mark.parametrize("origin", ["the caller's", "the service's"])
 def test_a_request_id_assigns_a_notification_to_its_call(origin: str) -> None:
-    own: dict[str, Any] = {"request_id": CALLER, "requests": [{"request_id": OWN}]}
+    own: dict[str, Any] = {"request_id": CALLER, "requests": [{"request_id": SERVICES_OWN}]}
     calls = [call("nova.server.create"), call("nova.server.create", 30, **own)]
-    request = CALLER if origin == "the caller's" else OWN
+    request = CALLER if origin == "the caller's" else SERVICES_OWN
     message = build_sent("instance.create.end", "nova", 59, _context_request_id=request)
     assert assign(calls, [message], table()) == ([[], [0]], [])
 

@@ -18,7 +18,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from stackbus.bus.rabbitmq_conf import RABBITMQ_CONF
-from stackbus.errors import StackbusError
+from stackbus.errors import PortTaken, StackbusError
 from stackbus.files import write_private
 
 ADMINISTRATOR = "stackbus-admin"
@@ -145,8 +145,8 @@ class Node:
     def prepare(self, options: NodeOptions, inner_vhost: str, outer_vhost: str) -> Description:
         """Choose name, ports and password at the first start, and write the node's files.
 
-        Raises StackbusError if RabbitMQ is not installed, or if a port is taken that was given or
-        used before.
+        Raises StackbusError if RabbitMQ is not installed, and PortTaken if another process uses a
+        port that was given or used before.
         """
         self._check_server()
         previous = self.read_description()
@@ -275,7 +275,7 @@ def _choose_ports(
         if port is None:
             port = free_port(host, taken, within)
         elif port in taken or not is_free(host, port):
-            raise StackbusError(
+            raise PortTaken(
                 f"port {port} ({name}) on {host} is in use: stop the process that uses it, or "
                 "choose another port with --port-amqp or --port-amqp-tls"
             )

@@ -25,7 +25,7 @@ from stackbus.files import write_private
 SERVICES = ("keystone", "glance")
 """The services of the demonstration, in the order in which they start."""
 
-_HERE = Path(__file__).parent
+_FOLDER = Path(__file__).parent
 _READY_SECONDS = 120.0
 _ADMIN_PASSWORD = "demonstration"  # noqa: S105 -- of a cloud that lives two minutes on loopback
 
@@ -49,7 +49,7 @@ class Cloud:
 def install(name: str, folder: Path) -> None:
     """Install a service in its pinned versions into ``folder/name/venv``. Raises StackbusError."""
     venv = _folders(folder, name).venv
-    for command in recipes.install_commands(venv, _HERE / f"{name}.txt"):
+    for command in recipes.install_commands(venv, _FOLDER / f"{name}.txt"):
         _run(command, name, venv)
 
 

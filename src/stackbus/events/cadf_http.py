@@ -28,10 +28,10 @@ def read_service(payload: Payload) -> str:
 def read_resource_type(payload: Payload) -> str:
     """Read the last word of the target's URI, in the singular; "" if it names only a service."""
     words = _split_target(payload)
-    last = words[-1] if len(words) > _WORDS_BEFORE_RESOURCE else ""
-    if last in {"detail", "action"}:
-        last = words[-2]
-    return last[:-3] + "y" if last.endswith("ies") else last.removesuffix("s")
+    plural = words[-1] if len(words) > _WORDS_BEFORE_RESOURCE else ""
+    if plural in {"detail", "action"}:
+        plural = words[-2]
+    return plural[:-3] + "y" if plural.endswith("ies") else plural.removesuffix("s")
 
 
 def read_action(payload: Payload) -> str:

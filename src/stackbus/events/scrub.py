@@ -173,8 +173,7 @@ class Scrubber:
             start = compact.find(mark)
             while start >= 0:
                 end = start + len(mark)
-                rest = self._harmless_rest.match(compact, end)
-                if rest is None:
+                if self._harmless_rest.match(compact, end) is None:
                     return False
                 start = compact.find(mark, end)
         if _ESCAPED_ASCII.search(body) or _URL_WITH_PASSWORD.search(compact):

@@ -43,6 +43,5 @@ def find_service(exchange: str, event_type: str) -> Service | None:
     """
     if exchange != SHARED_EXCHANGE:
         return BY_EXCHANGE.get(exchange)
-    first, _, rest = event_type.partition(".")
-    second = rest.partition(".")[0]
-    return _BY_EVENT_TYPE.get(f"{first}.{second}") or _BY_EVENT_TYPE.get(first)
+    words = event_type.split(".", 2)
+    return _BY_EVENT_TYPE.get(".".join(words[:2])) or _BY_EVENT_TYPE.get(words[0])

@@ -80,9 +80,9 @@ def cinder(run: ScenarioRun) -> None:
     )
     do("cinder.snapshot.delete", api.delete_snapshot, snapshot)
     alice.until(lambda: api.get_snapshot(snapshot.id).status, "GONE")
-    for each in (disk, clone):
-        do("cinder.volume.delete", api.delete_volume, each)
-        alice.until(lambda each=each: status(each), "GONE")  # type: ignore[misc]
+    for unused in (disk, clone):
+        do("cinder.volume.delete", api.delete_volume, unused)
+        alice.until(lambda unused=unused: status(unused), "GONE")  # type: ignore[misc]
     do("cinder.volume.delete_gone", api.delete_volume, disk, ignore_missing=False, refused=True)
     nowhere = admin.do(
         "cinder.volume_type.create",
@@ -96,23 +96,23 @@ def cinder(run: ScenarioRun) -> None:
     alice.until(lambda: status(lost), "error")
     do("cinder.volume.delete", api.delete_volume, lost)
     alice.until(lambda: status(lost), "GONE")
-    for each in (nowhere, other_kind):
-        admin.do("cinder.volume_type.delete", admin.cloud.block_storage.delete_type, each)
+    for unused_kind in (nowhere, other_kind):
+        admin.do("cinder.volume_type.delete", admin.cloud.block_storage.delete_type, unused_kind)
 
 
 def _change_types(run: ScenarioRun, admin: Actor) -> Any:
     do, api = admin.do, admin.cloud.block_storage
     made = do("cinder.volume_type.create", api.create_type, name=f"type-{run.tag}")
     do("cinder.volume_type.update", api.update_type, made, description="changed")
-    own: dict[str, Any] = {"id_of": lambda _: made.id}
-    do("cinder.volume_type.update_extra_specs", api.update_type_extra_specs, made, k="v", **own)
+    own_id: dict[str, Any] = {"id_of": lambda _: made.id}
+    do("cinder.volume_type.update_extra_specs", api.update_type_extra_specs, made, k="v", **own_id)
     project = run.projects["beta"]
     private = do(
         "cinder.volume_type.create", api.create_type, name=f"private-{run.tag}", is_public=False
     )
-    own = {"id_of": lambda _: private.id}
-    do("cinder.volume_type.add_access", api.add_type_access, private, project, **own)
-    do("cinder.volume_type.remove_access", api.remove_type_access, private, project, **own)
+    own_id = {"id_of": lambda _: private.id}
+    do("cinder.volume_type.add_access", api.add_type_access, private, project, **own_id)
+    do("cinder.volume_type.remove_access", api.remove_type_access, private, project, **own_id)
     do("cinder.volume_type.delete", api.delete_type, private)
     body = {"qos_specs": {"name": f"qos-{run.tag}", "consumer": "back-end"}}
     specs = do("cinder.qos_specs.create", admin.rest, "block-storage", "POST", "/qos-specs", body)
@@ -132,7 +132,7 @@ def _change_types(run: ScenarioRun, admin: Actor) -> Any:
 
 def _transfer_volume(alice: Actor, bob: Actor, disk: Any) -> None:
     version: dict[str, Any] = {"OpenStack_API_Version": "volume 3.55"}
-    own: dict[str, Any] = {"id_of": lambda _: disk.id}
+    own_id: dict[str, Any] = {"id_of": lambda _: disk.id}
     body = {"transfer": {"volume_id": disk.id, "name": "gift"}}
     made = alice.do(
         "cinder.transfer.create",
@@ -142,12 +142,19 @@ def _transfer_volume(alice: Actor, bob: Actor, disk: Any) -> None:
         "/volume-transfers",
         body,
         **version,
-        **own,
+        **own_id,
     )["transfer"]
     path = f"/volume-transfers/{made['id']}/accept"
     accept = {"accept": {"auth_key": made["auth_key"]}}
     bob.do(
-        "cinder.transfer.accept", bob.rest, "block-storage", "POST", path, accept, **version, **own
+        "cinder.transfer.accept",
+        bob.rest,
+        "block-storage",
+        "POST",
+        path,
+        accept,
+        **version,
+        **own_id,
     )
     api = bob.cloud.block_storage
     bob.until(lambda: api.get_volume(disk.id).status, "available")
@@ -163,7 +170,7 @@ def _attach_volume(alice: Actor, disk: Any) -> None:
             "mode": "rw",
         }
     }
-    own: dict[str, Any] = {"id_of": lambda _: disk.id}
+    own_id: dict[str, Any] = {"id_of": lambda _: disk.id}
     made = alice.do(
         "cinder.attachment.create",
         alice.rest,
@@ -172,11 +179,11 @@ def _attach_volume(alice: Actor, disk: Any) -> None:
         "/attachments",
         body,
         **version,
-        **own,
+        **own_id,
     )
     path = f"/attachments/{made['attachment']['id']}"
     alice.do(
-        "cinder.attachment.delete", alice.rest, "block-storage", "DELETE", path, **version, **own
+        "cinder.attachment.delete", alice.rest, "block-storage", "DELETE", path, **version, **own_id
     )
 
 

@@ -23,8 +23,8 @@ def designate(run: ScenarioRun) -> None:
     change = {"records": ["192.0.2.9"], "ttl": 60}
     _call(alice, "recordset.update", "PUT", record_path, change)
     _settle(alice, record_path)
-    own = {"id_of": lambda _: record}
-    _call(alice, "recordset.delete", "DELETE", record_path, **own)
+    own_id = {"id_of": lambda _: record}
+    _call(alice, "recordset.delete", "DELETE", record_path, **own_id)
     _call(alice, "zone.update", "PATCH", path, {"ttl": 600})
     _settle(alice, path)
     wrong = {"name": "www.example.org.", "type": "A", "records": ["192.0.2.1"]}
@@ -32,16 +32,18 @@ def designate(run: ScenarioRun) -> None:
     # One transfer request is accepted by the second user, one is withdrawn.
     request = f"{path}/tasks/transfer_requests"
     asked = _call(alice, "transfer_request.create", "POST", request, {"description": "x"})
-    there = f"/v2/zones/tasks/transfer_requests/{asked['id']}"
-    _call(alice, "transfer_request.update", "PATCH", there, {"description": "changed"})
-    _call(alice, "transfer_request.delete", "DELETE", there)
+    request_path = f"/v2/zones/tasks/transfer_requests/{asked['id']}"
+    _call(alice, "transfer_request.update", "PATCH", request_path, {"description": "changed"})
+    _call(alice, "transfer_request.delete", "DELETE", request_path)
     asked = _call(alice, "transfer_request.create", "POST", request, {"description": "y"})
     accept = {"key": asked["key"], "zone_transfer_request_id": asked["id"]}
     _call(bob, "transfer_accept.create", "POST", "/v2/zones/tasks/transfer_accepts", accept)
     export = _call(bob, "export.create", "POST", f"{path}/tasks/export")["id"]
-    there = f"/v2/zones/tasks/exports/{export}"
-    bob.until(lambda: str(bob.rest("dns", "GET", there)["status"]), "COMPLETE", bad=("ERROR",))
-    _call(bob, "export.delete", "DELETE", there)
+    request_path = f"/v2/zones/tasks/exports/{export}"
+    bob.until(
+        lambda: str(bob.rest("dns", "GET", request_path)["status"]), "COMPLETE", bad=("ERROR",)
+    )
+    _call(bob, "export.delete", "DELETE", request_path)
     _call(bob, "zone.delete", "DELETE", path, id_of=lambda _: zone)
     bob.until(lambda: str(bob.rest("dns", "GET", path)["status"]), "GONE")
     _call(bob, "zone.delete_gone", "DELETE", path, refused=True)

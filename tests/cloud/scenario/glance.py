@@ -1,4 +1,4 @@
-"""Glance: an image's life, its sharing, its import, and what it refuses."""
+"""Glance: the life of an image, sharing, imports, refused requests, metadata definitions."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _STREAM: dict[str, Any] = {"Content_Type": "application/octet-stream"}
 
 
 def image(actor: Actor, name: str, **extra: object) -> str:
-    """Make an image with some content; give its id."""
+    """Create an image with some content; return its id."""
     body = {"name": name, "disk_format": "raw", "container_format": "bare", **extra}
     made = actor.do("glance.image.create", actor.rest, "image", "POST", "/v2/images", body)
     path = f"/v2/images/{made['id']}/file"
@@ -19,31 +19,36 @@ def image(actor: Actor, name: str, **extra: object) -> str:
 
 
 def glance(run: ScenarioRun) -> None:
-    """Two people, image_id whole life; the other shares, stages and imports."""
+    """Take an image through its life and share it; stage and import others as a second user."""
     alice, bob, carol, admin = (
         *(run.person(name) for name in ("alice", "bob", "carol")),
         run.admin(),
     )
     image_id = image(alice, f"image-{run.tag}", min_disk=1)
     api = alice.cloud.image
-    own: dict[str, Any] = {"id_of": lambda _: image_id}
+    own_id: dict[str, Any] = {"id_of": lambda _: image_id}
     alice.do("glance.image.update", api.update_image, image_id, name="renamed", os_distro="debian")
-    alice.do("glance.image.add_tag", api.add_tag, image_id, "gold", **own)
-    alice.do("glance.image.remove_tag", api.remove_tag, image_id, "gold", **own)
-    admin.do("glance.image.deactivate", admin.cloud.image.deactivate_image, image_id, **own)
+    alice.do("glance.image.add_tag", api.add_tag, image_id, "gold", **own_id)
+    alice.do("glance.image.remove_tag", api.remove_tag, image_id, "gold", **own_id)
+    admin.do("glance.image.deactivate", admin.cloud.image.deactivate_image, image_id, **own_id)
     path = f"/v2/images/{image_id}/file"
     alice.do("glance.image.download_deactivated", alice.rest, "image", "GET", path, refused=True)
-    admin.do("glance.image.reactivate", admin.cloud.image.reactivate_image, image_id, **own)
+    admin.do("glance.image.reactivate", admin.cloud.image.reactivate_image, image_id, **own_id)
     alice.do("glance.image.download", alice.rest, "image", "GET", path)
     alice.do("glance.image.update", api.update_image, image_id, visibility="shared")
     member = run.projects["beta"]
-    alice.do("glance.member.create", api.add_member, image_id, member_id=member, **own)
+    alice.do("glance.member.create", api.add_member, image_id, member_id=member, **own_id)
     accept = bob.cloud.image.update_member
-    bob.do("glance.member.update", accept, member, image_id, status="accepted", **own)
-    alice.do("glance.member.delete", api.remove_member, member, image_id, **own)
+    bob.do("glance.member.update", accept, member, image_id, status="accepted", **own_id)
+    alice.do("glance.member.delete", api.remove_member, member, image_id, **own_id)
     delete = carol.cloud.image.delete_image
     carol.do(
-        "glance.image.delete_forbidden", delete, image_id, ignore_missing=False, refused=True, **own
+        "glance.image.delete_forbidden",
+        delete,
+        image_id,
+        ignore_missing=False,
+        refused=True,
+        **own_id,
     )
     alice.do("glance.image.update", api.update_image, image_id, is_protected=True)
     alice.do(
@@ -54,18 +59,18 @@ def glance(run: ScenarioRun) -> None:
         refused=True,
     )
     alice.do("glance.image.update", api.update_image, image_id, is_protected=False)
-    alice.do("glance.image.delete", api.delete_image, image_id, ignore_missing=False, **own)
+    alice.do("glance.image.delete", api.delete_image, image_id, ignore_missing=False, **own_id)
     alice.do(
         "glance.image.delete_gone",
         api.delete_image,
         image_id,
         ignore_missing=False,
         refused=True,
-        **own,
+        **own_id,
     )
     for disk_format in ("raw", "qcow2"):  # the second is none: its import fails
         _import(bob, disk_format)
-    _too_big(run, admin, bob)
+    _fail_upload(run, admin, bob)
     _definitions(run, admin)
 
 
@@ -75,8 +80,8 @@ def _import(bob: Actor, disk_format: str) -> None:
     path = f"/v2/images/{made['id']}"
     bob.do("glance.image.stage", bob.rest, "image", "PUT", f"{path}/stage", b"x" * 1000, **_STREAM)
     how = {"method": {"name": "glance-direct"}}
-    what = "glance.image.import" if disk_format == "raw" else "glance.image.import_failing"
-    bob.do(what, bob.rest, "image", "POST", f"{path}/import", how)
+    call = "glance.image.import" if disk_format == "raw" else "glance.image.import_failing"
+    bob.do(call, bob.rest, "image", "POST", f"{path}/import", how)
     if disk_format == "raw":
         bob.until(lambda: str(bob.rest("image", "GET", path)["status"]), "active")
     else:
@@ -90,8 +95,8 @@ def _import_status(bob: Actor, path: str) -> str:
     return str(task["status"])
 
 
-def _too_big(run: ScenarioRun, admin: Actor, bob: Actor) -> None:
-    """Upload something that breaks off: the size is said wrong."""
+def _fail_upload(run: ScenarioRun, admin: Actor, bob: Actor) -> None:
+    """Fail an upload that is longer than its stated size."""
     del run, admin
     body = {"name": "nothing", "disk_format": "raw", "container_format": "bare"}
     made = bob.do("glance.image.create", bob.rest, "image", "POST", "/v2/images", body)
@@ -111,7 +116,7 @@ def _too_big(run: ScenarioRun, admin: Actor, bob: Actor) -> None:
 
 
 def _definitions(run: ScenarioRun, admin: Actor) -> None:
-    """Walk a metadata definition's parts."""
+    """Create, change and delete the parts of a metadata definition."""
     space = f"Cloud::{run.tag}"
     base = "/v2/metadefs/namespaces"
 

@@ -35,8 +35,8 @@ def heat(run: ScenarioRun) -> None:
 
 def _call(actor: Actor, name: str, method: str, path: str, stack: str, body: object = None) -> Any:
     """Call Heat; ``stack`` is the stack's id, empty for the call that creates it."""
-    own: dict[str, Any] = {"id_of": lambda _: stack} if stack else {}
-    return actor.do(f"heat.{name}", actor.rest, "orchestration", method, path, body, **own)
+    own_id: dict[str, Any] = {"id_of": lambda _: stack} if stack else {}
+    return actor.do(f"heat.{name}", actor.rest, "orchestration", method, path, body, **own_id)
 
 
 def _status(actor: Actor, stack: str) -> str:
@@ -100,9 +100,9 @@ def _fail_snapshot(alice: Actor, run: ScenarioRun) -> None:
 
 def _fail_stacks(bob: Actor, run: ScenarioRun) -> None:
     broken = _template(t=_test(fail=True))
-    first = _create(bob, f"broken-{run.tag}", broken, "create_failing", "CREATE_FAILED")
-    _delete(bob, first)
-    second = _create(
+    failing_stack = _create(bob, f"broken-{run.tag}", broken, "create_failing", "CREATE_FAILED")
+    _delete(bob, failing_stack)
+    rolled_back_stack = _create(
         bob,
         f"rolled-{run.tag}",
         broken,
@@ -110,7 +110,7 @@ def _fail_stacks(bob: Actor, run: ScenarioRun) -> None:
         "ROLLBACK_COMPLETE",
         disable_rollback=False,
     )
-    _delete(bob, second)
+    _delete(bob, rolled_back_stack)
     bob.do(
         "heat.stack.create_invalid",
         bob.rest,

@@ -20,13 +20,13 @@ def ironic(run: ScenarioRun) -> None:
     }
     node = _call(admin, "node.create", "POST", "/v1/nodes", body)["uuid"]
     path = f"/v1/nodes/{node}"
-    own: dict[str, Any] = {"id_of": lambda _: node}
+    own_id: dict[str, Any] = {"id_of": lambda _: node}
     mac = f"52:54:00:{tag[0:2]}:{tag[2:4]}:{tag[4:6]}"
     port = _call(admin, "port.create", "POST", "/v1/ports", {"node_uuid": node, "address": mac})[
         "uuid"
     ]
     extra = [{"op": "add", "path": "/extra/foo", "value": "bar"}]
-    _call(admin, "node.update", "PATCH", path, extra, **own)
+    _call(admin, "node.update", "PATCH", path, extra, **own_id)
     _call(admin, "port.update", "PATCH", f"/v1/ports/{port}", extra)
     group = {"node_uuid": node, "name": f"group-{tag}"}
     made = _call(admin, "portgroup.create", "POST", "/v1/portgroups", group)["uuid"]
@@ -49,7 +49,7 @@ def ironic(run: ScenarioRun) -> None:
 
     def provision(name: str, target: str, *states: str) -> None:
         state_path = f"{path}/states/provision"
-        _call(admin, f"node.{name}", "PUT", state_path, {"target": target}, **own)
+        _call(admin, f"node.{name}", "PUT", state_path, {"target": target}, **own_id)
         admin.until(lambda: state("provision_state"), *states, bad=("clean failed",))
 
     provision("manage", "manage", "manageable")
@@ -58,7 +58,12 @@ def ironic(run: ScenarioRun) -> None:
     for target, result in (("power on", "power on"), ("rebooting", "power on")):
         state_path = f"{path}/states/power"
         _call(
-            admin, f"node.{target.replace(' ', '_')}", "PUT", state_path, {"target": target}, **own
+            admin,
+            f"node.{target.replace(' ', '_')}",
+            "PUT",
+            state_path,
+            {"target": target},
+            **own_id,
         )
         admin.until(lambda: state("power_state"), result)
         admin.until(lambda: state("target_power_state"), "None")
@@ -75,13 +80,13 @@ def ironic(run: ScenarioRun) -> None:
     _call(admin, "allocation.delete", "DELETE", state_path)
     # The conductor releases the node only after the state is reached.
     admin.until(lambda: state("reservation"), "None")
-    _call(admin, "node.set_maintenance", "PUT", f"{path}/maintenance", {"reason": "x"}, **own)
-    _call(admin, "node.unset_maintenance", "DELETE", f"{path}/maintenance", **own)
+    _call(admin, "node.set_maintenance", "PUT", f"{path}/maintenance", {"reason": "x"}, **own_id)
+    _call(admin, "node.unset_maintenance", "DELETE", f"{path}/maintenance", **own_id)
     source = [
         {"op": "add", "path": "/instance_info/image_source", "value": "http://127.0.0.1:9/none"},
         {"op": "add", "path": "/instance_info/image_checksum", "value": "x"},
     ]
-    _call(admin, "node.update", "PATCH", path, source, **own)
+    _call(admin, "node.update", "PATCH", path, source, **own_id)
     steps = [{"interface": "bios", "step": "apply_configuration", "args": {}, "priority": 10}]
     template = {"name": f"CUSTOM_{tag.upper()}", "steps": steps}
     made = _call(system, "deploy_template.create", "POST", "/v1/deploy_templates", template)["uuid"]
@@ -91,12 +96,12 @@ def ironic(run: ScenarioRun) -> None:
     for enabled in (True, False):
         name = "start_console" if enabled else "stop_console"
         state_path = f"{path}/states/console"
-        _call(admin, f"node.{name}", "PUT", state_path, {"enabled": enabled}, **own)
+        _call(admin, f"node.{name}", "PUT", state_path, {"enabled": enabled}, **own_id)
         admin.until(lambda: state("console_enabled"), str(enabled))
         admin.until(lambda: state("reservation"), "None")
     _call(admin, "port.delete", "DELETE", f"/v1/ports/{port}")
-    _call(admin, "node.delete", "DELETE", path, **own)
-    _call(admin, "node.delete_gone", "DELETE", path, refused=True, **own)
+    _call(admin, "node.delete", "DELETE", path, **own_id)
+    _call(admin, "node.delete_gone", "DELETE", path, refused=True, **own_id)
 
 
 def _call(

@@ -79,15 +79,20 @@ def keystone(run: ScenarioRun) -> None:
         "keystone.group.create", identity.create_group, name=f"group-{tag}", domain_id="default"
     )
     do("keystone.group.update", identity.update_group, group, description="changed")
-    own: dict[str, Any] = {"id_of": lambda _: group.id}
-    do("keystone.group.add_user", identity.add_user_to_group, user, group, **own)
-    do("keystone.group.remove_user", identity.remove_user_from_group, user, group, **own)
+    own_id: dict[str, Any] = {"id_of": lambda _: group.id}
+    do("keystone.group.add_user", identity.add_user_to_group, user, group, **own_id)
+    do("keystone.group.remove_user", identity.remove_user_from_group, user, group, **own_id)
     role = do("keystone.role.create", identity.create_role, name=f"role-{tag}")
     do("keystone.role.update", identity.update_role, role, description="changed")
-    own = {"id_of": lambda _: role.id}
+    own_id = {"id_of": lambda _: role.id}
     grant = (project, user, role)
-    do("keystone.role_assignment.create", identity.assign_project_role_to_user, *grant, **own)
-    do("keystone.role_assignment.delete", identity.unassign_project_role_from_user, *grant, **own)
+    do("keystone.role_assignment.create", identity.assign_project_role_to_user, *grant, **own_id)
+    do(
+        "keystone.role_assignment.delete",
+        identity.unassign_project_role_from_user,
+        *grant,
+        **own_id,
+    )
     region = do("keystone.region.create", identity.create_region, id=f"region-{tag}")
     do("keystone.region.update", identity.update_region, region, description="changed")
     service = do(
@@ -212,10 +217,16 @@ def _fail_logins(run: ScenarioRun, admin: Actor, user: object) -> None:
     bob = run.people["bob"]
     _fail_login(run, admin, "foreign_project", bob[0], bob[1], f"alpha-{run.tag}")
     token = run.person("bob").cloud.auth_token
-    own: dict[str, Any] = {"id_of": lambda _: None}
+    own_id: dict[str, Any] = {"id_of": lambda _: None}
     headers: dict[str, Any] = {"X_Subject_Token": token}
     admin.do(
-        "keystone.token.revoke", admin.rest, "identity", "DELETE", "/auth/tokens", **headers, **own
+        "keystone.token.revoke",
+        admin.rest,
+        "identity",
+        "DELETE",
+        "/auth/tokens",
+        **headers,
+        **own_id,
     )
 
 

@@ -29,7 +29,7 @@ def manila(run: ScenarioRun) -> None:
     )
     share = _share(alice, "default", 1)
     path = f"/shares/{share}"
-    own: dict[str, Any] = {"id_of": lambda _: share}
+    own_id: dict[str, Any] = {"id_of": lambda _: share}
 
     def settle(actor: Actor, path: str, *states: str) -> None:
         def status() -> str:
@@ -38,11 +38,11 @@ def manila(run: ScenarioRun) -> None:
         actor.until(status, *states)
 
     def act(name: str, body: Mapping[str, object]) -> Any:
-        return _call(alice, f"share.{name}", "POST", f"{path}/action", body, **own)
+        return _call(alice, f"share.{name}", "POST", f"{path}/action", body, **own_id)
 
     settle(alice, path, "available")
     renamed = {"share": {"display_name": "renamed"}}
-    _call(alice, "share.update", "PUT", path, renamed, **own)
+    _call(alice, "share.update", "PUT", path, renamed, **own_id)
     act("extend", {"extend": {"new_size": 3}})
     settle(alice, path, "available")
     act("shrink", {"shrink": {"new_size": 2}})
@@ -74,14 +74,14 @@ def manila(run: ScenarioRun) -> None:
     settle(alice, path, "GONE")
     _call(alice, "share.delete_gone", "DELETE", path, refused=True)
     specs = {"extra_specs": {"k": "v"}}
-    own = {"id_of": lambda _: nowhere}
+    own_id = {"id_of": lambda _: nowhere}
     _call(
         admin,
         "share_type.update_extra_specs",
         "POST",
         f"/types/{nowhere}/extra_specs",
         specs,
-        **own,
+        **own_id,
     )
     _call(admin, "share_type.delete", "DELETE", f"/types/{nowhere}")
 

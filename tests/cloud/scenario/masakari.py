@@ -30,7 +30,7 @@ def masakari(run: ScenarioRun) -> None:
     _clear(admin)
     net = network(alice, "10.30.0.0/24")
     # Not on the working host, even for a moment: Nova's fake driver would remember it there.
-    working = next(each for each in services(admin) if each["host"] == HOST)["id"]
+    working = next(service for service in services(admin) if service["host"] == HOST)["id"]
     of: dict[str, Any] = {"id_of": lambda _: working}
     set_service(admin, "disable", working, {"status": "disabled"}, **of)
     instance = server(alice, net, name="precious", metadata={"HA_Enabled": "True"})
@@ -48,10 +48,10 @@ def masakari(run: ScenarioRun) -> None:
     body = {"host": {"name": OTHER_HOST, "type": "COMPUTE", "control_attributes": "SSH"}}
     member = _call(admin, "host.create", "POST", f"{segment_path}/hosts", body)["host"]["uuid"]
     host_path = f"{segment_path}/hosts/{member}"
-    own: dict[str, Any] = {"id_of": lambda _: member}
+    own_id: dict[str, Any] = {"id_of": lambda _: member}
     changed = {"segment": {"description": "changed"}}
     _call(admin, "segment.update", "PUT", segment_path, changed)
-    _call(admin, "host.update", "PUT", host_path, {"host": {"reserved": False}}, **own)
+    _call(admin, "host.update", "PUT", host_path, {"host": {"reserved": False}}, **own_id)
     failed = {"vir_domain_event": "STOPPED_FAILED", "event": "LIFECYCLE"}
     unknown = "aaaaaaaa-aaaa-4aaa-8aaa-aaaaaaaaaaaa"
     _failure(admin, "create_unknown_server", "VM", {"instance_uuid": unknown, **failed})
@@ -59,13 +59,13 @@ def masakari(run: ScenarioRun) -> None:
     alice.until(lambda: api.get_server(instance.id).status, "ACTIVE", bad=("ERROR",))
     process = {"process_name": "nova-compute", "event": "STOPPED"}
     _failure(admin, "create", "PROCESS", process)
-    compute = next(each for each in services(admin) if each["host"] == OTHER_HOST)["id"]
+    compute = next(service for service in services(admin) if service["host"] == OTHER_HOST)["id"]
     of = {"id_of": lambda _: compute}
     set_service(admin, "enable", compute, {"status": "enabled"}, **of)
     # The real failure: end the second compute service.
     run.home.stop("nova-compute-2")
     set_service(admin, "force_down", compute, {"forced_down": True}, **of)
-    _call(admin, "host.update", "PUT", host_path, {"host": {"on_maintenance": False}}, **own)
+    _call(admin, "host.update", "PUT", host_path, {"host": {"on_maintenance": False}}, **own_id)
     stopped = {"event": "STOPPED", "host_status": "NORMAL", "cluster_status": "OFFLINE"}
     _failure(admin, "create", "COMPUTE_HOST", stopped)
     evacuated = admin.cloud.compute.get_server(instance.id).hypervisor_hostname
@@ -83,8 +83,8 @@ def masakari(run: ScenarioRun) -> None:
     for port in list(alice.cloud.network.ports(network_id=net.id)):
         alice.do("neutron.port.delete", alice.cloud.network.delete_port, port)
     alice.do("neutron.network.delete", alice.cloud.network.delete_network, net)
-    _call(admin, "host.update", "PUT", host_path, {"host": {"on_maintenance": False}}, **own)
-    _call(admin, "host.delete", "DELETE", host_path, **own)
+    _call(admin, "host.update", "PUT", host_path, {"host": {"on_maintenance": False}}, **own_id)
+    _call(admin, "host.delete", "DELETE", host_path, **own_id)
     _call(admin, "segment.delete", "DELETE", segment_path)
     _call(admin, "segment.delete_gone", "DELETE", segment_path, refused=True)
 
@@ -95,15 +95,15 @@ def _clear(admin: Actor) -> None:
         segment_path = f"/segments/{segment['uuid']}"
         for host in admin.rest("instance-ha", "GET", f"{segment_path}/hosts", **_VERSION)["hosts"]:
             host_path = f"{segment_path}/hosts/{host['uuid']}"
-            own: dict[str, Any] = {"id_of": lambda _, host=host: host["uuid"]}
+            own_id: dict[str, Any] = {"id_of": lambda _, host=host: host["uuid"]}
             body = {"host": {"on_maintenance": False}}
-            _call(admin, "host.update", "PUT", host_path, body, **own)
-            _call(admin, "host.delete", "DELETE", host_path, **own)
+            _call(admin, "host.update", "PUT", host_path, body, **own_id)
+            _call(admin, "host.delete", "DELETE", host_path, **own_id)
         _call(admin, "segment.delete", "DELETE", segment_path)
 
 
 def _has_reported(admin: Actor, compute: str) -> str:
-    service = next(each for each in services(admin) if each["id"] == compute)
+    service = next(service for service in services(admin) if service["id"] == compute)
     reported = datetime.fromisoformat(str(service["updated_at"])).replace(tzinfo=UTC)
     return "yes" if (datetime.now(UTC) - reported).total_seconds() < 15 else "no"
 

@@ -76,8 +76,14 @@ def neutron(run: ScenarioRun) -> None:
         name=f"router-{tag}",
         external_gateway_info={"network_id": external.id},
     )
-    own: dict[str, Any] = {"id_of": lambda _: router.id}
-    do("neutron.router.add_interface", api.add_interface_to_router, router, subnet_id=sub.id, **own)
+    own_id: dict[str, Any] = {"id_of": lambda _: router.id}
+    do(
+        "neutron.router.add_interface",
+        api.add_interface_to_router,
+        router,
+        subnet_id=sub.id,
+        **own_id,
+    )
     _use_floating_ip(alice, external, port)
     _use_trunk(alice, net)
     for name, create, delete, options in (
@@ -114,7 +120,7 @@ def neutron(run: ScenarioRun) -> None:
         refused=True,
     )
     remove = api.remove_interface_from_router
-    do("neutron.router.remove_interface", remove, router, subnet_id=sub.id, **own)
+    do("neutron.router.remove_interface", remove, router, subnet_id=sub.id, **own_id)
     do("neutron.router.update", api.update_router, router, external_gateway_info={})
     do("neutron.router.delete", api.delete_router, router)
     for remaining_port in list(api.ports(network_id=net.id)):

@@ -21,11 +21,11 @@ def prepare(run: ScenarioRun) -> None:
         lambda: str(len(admin.rest("compute", "GET", "/os-hypervisors")["hypervisors"])), "2"
     )
     for service in services(admin):
-        own: dict[str, Any] = {"id_of": lambda _, service=service: service["id"]}
+        own_id: dict[str, Any] = {"id_of": lambda _, service=service: service["id"]}
         if service["forced_down"]:  # by an earlier scenario that was interrupted
-            set_service(admin, "force_up", service["id"], {"forced_down": False}, **own)
+            set_service(admin, "force_up", service["id"], {"forced_down": False}, **own_id)
         if service["status"] != "enabled":
-            set_service(admin, "enable", service["id"], {"status": "enabled"}, **own)
+            set_service(admin, "enable", service["id"], {"status": "enabled"}, **own_id)
     if not list(admin.cloud.image.images(name="base")):
         image(admin, "base", visibility="public")
     compute = admin.cloud.compute
@@ -110,8 +110,8 @@ def nova(run: ScenarioRun) -> None:
         ignore_missing=False,
         refused=True,
     )
-    for each in alice.cloud.image.images(name=f"snapshot-{run.tag}"):
-        alice.do("glance.image.delete", alice.cloud.image.delete_image, each)
+    for snapshot in alice.cloud.image.images(name=f"snapshot-{run.tag}"):
+        alice.do("glance.image.delete", alice.cloud.image.delete_image, snapshot)
     alice.do(
         "nova.keypair.delete",
         alice.cloud.compute.delete_keypair,
@@ -157,12 +157,12 @@ def _change_flavor(run: ScenarioRun, admin: Actor) -> None:
         disk=1,
         is_public=False,
     )
-    own: dict[str, Any] = {"id_of": lambda _: made.id}
+    own_id: dict[str, Any] = {"id_of": lambda _: made.id}
     specs = {"hw:cpu_policy": "shared"}
-    do("nova.flavor.update_extra_specs", api.create_flavor_extra_specs, made, specs, **own)
+    do("nova.flavor.update_extra_specs", api.create_flavor_extra_specs, made, specs, **own_id)
     project = run.projects["alpha"]
-    do("nova.flavor.add_access", api.flavor_add_tenant_access, made, project, **own)
-    do("nova.flavor.remove_access", api.flavor_remove_tenant_access, made, project, **own)
+    do("nova.flavor.add_access", api.flavor_add_tenant_access, made, project, **own_id)
+    do("nova.flavor.remove_access", api.flavor_remove_tenant_access, made, project, **own_id)
     do("nova.flavor.delete", api.delete_flavor, made)
 
 
@@ -174,12 +174,12 @@ def _change_aggregate(run: ScenarioRun, admin: Actor) -> None:
         name=f"aggregate-{run.tag}",
         id_of=lambda made: str(made.id),
     )
-    own: dict[str, Any] = {"id_of": lambda _: str(made.id)}
-    do("nova.aggregate.update", api.update_aggregate, made, name=f"renamed-{run.tag}", **own)
-    do("nova.aggregate.add_host", api.add_host_to_aggregate, made, HOST, **own)
-    do("nova.aggregate.update_metadata", api.set_aggregate_metadata, made, {"k": "v"}, **own)
-    do("nova.aggregate.remove_host", api.remove_host_from_aggregate, made, HOST, **own)
-    do("nova.aggregate.delete", api.delete_aggregate, made, **own)
+    own_id: dict[str, Any] = {"id_of": lambda _: str(made.id)}
+    do("nova.aggregate.update", api.update_aggregate, made, name=f"renamed-{run.tag}", **own_id)
+    do("nova.aggregate.add_host", api.add_host_to_aggregate, made, HOST, **own_id)
+    do("nova.aggregate.update_metadata", api.set_aggregate_metadata, made, {"k": "v"}, **own_id)
+    do("nova.aggregate.remove_host", api.remove_host_from_aggregate, made, HOST, **own_id)
+    do("nova.aggregate.delete", api.delete_aggregate, made, **own_id)
 
 
 def _change_state(admin: Actor, alice: Actor, instance: Any) -> None:
@@ -253,22 +253,22 @@ def _change_state(admin: Actor, alice: Actor, instance: Any) -> None:
 
 def _attach_devices(alice: Actor, instance: Any, net: Any) -> None:
     do, cloud = alice.do, alice.cloud
-    own: dict[str, Any] = {"id_of": lambda _: instance.id}
+    own_id: dict[str, Any] = {"id_of": lambda _: instance.id}
     port = do("neutron.port.create", cloud.network.create_port, network_id=net.id)
     attach, detach = cloud.compute.create_server_interface, cloud.compute.delete_server_interface
-    do("nova.server.attach_interface", attach, instance, port_id=port.id, **own)
+    do("nova.server.attach_interface", attach, instance, port_id=port.id, **own_id)
     address = str(port.fixed_ips[0]["ip_address"])
     alice.until(
         lambda: str(address in str(cloud.compute.get_server(instance.id).addresses)), "True"
     )
-    do("nova.server.detach_interface", detach, port.id, server=instance, **own)
+    do("nova.server.detach_interface", detach, port.id, server=instance, **own_id)
     disk = volume(alice)
     store = cloud.block_storage
     attach = cloud.compute.create_volume_attachment
-    do("nova.server.attach_volume", attach, instance, volume_id=disk.id, **own)
+    do("nova.server.attach_volume", attach, instance, volume_id=disk.id, **own_id)
     alice.until(lambda: store.get_volume(disk.id).status, "in-use")
     detach = cloud.compute.delete_volume_attachment
-    do("nova.server.detach_volume", detach, instance, disk.id, **own)
+    do("nova.server.detach_volume", detach, instance, disk.id, **own_id)
     alice.until(lambda: store.get_volume(disk.id).status, "available")
     do("cinder.volume.delete", store.delete_volume, disk)
 
@@ -346,13 +346,13 @@ def _create_many(alice: Actor, net: Any) -> None:
 def _disable_service(admin: Actor) -> None:
     api = admin.cloud.compute
     service = next(service for service in services(admin) if service["host"] == OTHER_HOST)
-    own: dict[str, Any] = {"id_of": lambda _: service["id"]}
+    own_id: dict[str, Any] = {"id_of": lambda _: service["id"]}
     del api
     for name, body in (
         ("disable", {"status": "disabled", "disabled_reason": "a test"}),
         ("enable", {"status": "enabled"}),
     ):
-        set_service(admin, name, service["id"], body, **own)
+        set_service(admin, name, service["id"], body, **own_id)
 
 
 def last_migration(admin: Actor, instance: Any) -> str:
@@ -364,7 +364,7 @@ def last_migration(admin: Actor, instance: Any) -> str:
 
 
 def unfinished_evacuations(admin: Actor, host: str) -> str:
-    """Return how many evacuations from a host its compute service has not dealt with yet."""
+    """Return how many evacuations from a host its compute service has not handled yet."""
     path = f"/os-migrations?migration_type=evacuation&source_compute={host}"
     migrations = admin.rest("compute", "GET", path, OpenStack_API_Version="compute 2.23")
     statuses = [item["status"] for item in migrations["migrations"]]
@@ -381,7 +381,7 @@ def services(admin: Actor) -> list[dict[str, Any]]:
 
 
 def set_service(
-    admin: Actor, name: str, identifier: str, body: Mapping[str, object], **own: Any
+    admin: Actor, name: str, identifier: str, body: Mapping[str, object], **own_id: Any
 ) -> None:
     """Change a compute service."""
     admin.do(
@@ -392,5 +392,5 @@ def set_service(
         f"/os-services/{identifier}",
         body,
         OpenStack_API_Version="compute 2.53",
-        **own,
+        **own_id,
     )
