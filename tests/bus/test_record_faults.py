@@ -92,7 +92,7 @@ def test_a_connection_may_be_silent_until_it_is_lost(topic: Recorded) -> None:
         wait_until(lambda: topic.consumers() == 0, 60, "the broker has not noticed the silence")
         proxy.speak()
         topic.wait_for(len(ids))
-        assert "record.lost" in end_recorder(process)
+        assert "stream.source_lost" in end_recorder(process)
     assert recorded_ids(topic) == Counter(ids)
 
 
@@ -127,7 +127,7 @@ def test_a_history_that_is_away_for_several_heartbeats_costs_no_connection(topic
         finally:
             os.kill(engine, signal.SIGCONT)
         topic.wait_for(len(ids))
-        assert "record.lost" not in end_recorder(process)
+        assert "stream.source_lost" not in end_recorder(process)
     assert recorded_ids(topic) == Counter(ids)
 
 
@@ -149,7 +149,7 @@ def test_a_history_that_is_full_for_a_while(topic: Recorded) -> None:
             ids = topic.publish(20_000)
             failures = 0
             for line in process.stderr:
-                failures += "record.history_away" in line
+                failures += "stream.sink_unavailable" in line
                 if failures == 3:  # it tries again, and again
                     break
             assert process.poll() is None

@@ -89,7 +89,7 @@ def test_200_000_through_20_kills_of_the_recorder_and_5_of_the_broker(tmp_path: 
                 rabbitmq.process.wait()
                 assert process.stderr is not None
                 if draw.random() < 0.5:  # half of the time the recorder notices it before its end
-                    next(line for line in process.stderr if "record.lost" in line)
+                    next(line for line in process.stderr if "stream.source_lost" in line)
                 rabbitmq.start()
             process.kill()
             process.communicate()
