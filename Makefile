@@ -19,13 +19,14 @@ demo: setup  ## the main job end to end, with a real Keystone and Glance (two mi
 up: setup  ## a private bus with two topics, until Ctrl-C
 	stackbus up -f examples/deployment.yaml
 
-check: setup  ## formatting, lint, types, floors, generated pages
+check: setup  ## formatting, lint, types, floors, generated pages, plain English
 	ruff format --check .
 	ruff check .
 	mypy
 	lint-imports
 	python scripts/reference.py --check
 	python scripts/crd.py --check
+	python scripts/language.py
 
 test: setup  ## every test, on the RabbitMQ of this machine
 	scripts/setup kubectl

@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Write deploy/crd/openstackdeployments.yaml; with --check, fail if it is not what the code says.
+"""Write deploy/crd/openstackdeployments.yaml; with --check, exit 1 if it differs from the code.
 
-It is what Kubernetes itself checks of the resource, from the same lists and patterns as
-``expose/deployment.py``; tests/kubernetes/test_crd.py holds both to the same table of bad ones.
+Kubernetes validates the resource by this definition. It uses the lists and patterns of
+``expose/deployment.py``; tests/kubernetes/test_crd.py gives both the same table of wrong resources.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from stackbus.bus.routing import PATTERN_WORD, PROJECT_ID
 from stackbus.expose import deployment as checks
 from stackbus.services import BY_NAME, SERVICES
 
-PLACE = Path(__file__).parent.parent / "deploy" / "crd" / "openstackdeployments.yaml"
-NOTE = "# Written by scripts/crd.py from the code: change it there, then `make docs`.\n"
+DEFINITION = Path(__file__).parent.parent / "deploy" / "crd" / "openstackdeployments.yaml"
+NOTE = "# scripts/crd.py writes this file. Change the code, then run `make docs`.\n"
 
 Schema = dict[str, Any]
 EXTERNAL = "self.messaging.notifications.external"
@@ -31,63 +31,66 @@ HAS_SETTINGS = (
     "self.messaging.notifications != null && has(self.messaging.notifications.external) && "
     f"has({EXTERNAL}.settings)"
 )
-NAMES = json.dumps({name: service.name for name, service in BY_NAME.items()})
+SERVICE_NAMES = json.dumps({name: service.name for name, service in BY_NAME.items()})
 TOO_MANY = (
-    f"services x priorities x projects x events of a topic make more than {checks.MAX_BINDINGS}"
+    f"services x priorities x projects x events of a topic are more than {checks.MAX_BINDINGS}"
 )
-TEN = json.dumps([service.name for service in SERVICES])
+EMITTING_SERVICES = json.dumps([service.name for service in SERVICES])
 
 
 def rule(expression: str, message: str) -> Schema:
-    """Give one CEL rule."""
+    """Return a CEL rule."""
     return {"rule": expression, "message": message}
 
 
-def text(pattern: str, **others: object) -> Schema:
-    """Give a string that matches a whole pattern."""
-    return {"type": "string", "pattern": f"^({pattern})$", **others}
+def text(pattern: str, **keywords: object) -> Schema:
+    """Return the schema of a string that matches the whole pattern."""
+    return {"type": "string", "pattern": f"^({pattern})$", **keywords}
 
 
-def listed(items: Schema, most: int) -> Schema:
-    """Give a list without duplicates, null for absent; an empty one would let nothing through."""
+def unique_list(items: Schema, max_items: int) -> Schema:
+    """Return the schema of a list without duplicates; null means absent, an empty list is wrong.
+
+    An empty list would be a filter that no notification passes.
+    """
     return {
         "type": "array",
         "nullable": True,
         "x-kubernetes-list-type": "set",
         "minItems": 1,
-        "maxItems": most,
+        "maxItems": max_items,
         "items": items,
     }
 
 
 def topic() -> Schema:
-    """Give the schema of a topic's name."""
+    """Return the schema of a topic's name."""
     return text(
         checks.SUBDOMAIN.pattern,
         maxLength=checks.MAX_TOPIC_NAME,
         **{
             "x-kubernetes-validations": [
-                rule("self != 'notifications'", "kept for the inner bus"),
-                rule("self != 'amq' && !self.startsWith('amq.')", "amq.* is RabbitMQ's own"),
+                rule("self != 'notifications'", "reserved for the inner bus"),
+                rule("self != 'amq' && !self.startsWith('amq.')", "amq.* is reserved for RabbitMQ"),
                 rule(
                     "self != 'stackbus' && !self.startsWith('stackbus.')",
-                    "stackbus and stackbus.* are kept for stackbus itself",
+                    "stackbus and stackbus.* are reserved for stackbus",
                 ),
             ]
         },
     )
 
 
-def _product(settings: str, *more: str) -> str:
-    """Multiply the lengths of the lists of a topic's settings."""
+def _product(settings: str, *additional: str) -> str:
+    """Return the CEL product of the lengths of the lists in a topic's settings."""
     return " * ".join(
         f"(has({settings}.{name}) ? size({settings}.{name}) : 1)"
-        for name in ("events", "projects", "priorities", *more)
+        for name in ("events", "projects", "priorities", *additional)
     )
 
 
 def topic_settings() -> Schema:
-    """Give the schema of one topic's settings."""
+    """Return the schema of a topic's settings."""
     seconds = json.dumps(units.SECONDS)
     powers = {unit: 1000**power for power, unit in enumerate(("B", "kB", "MB", "GB", "TB"))}
     powers |= {"KB": 1000} | {
@@ -98,18 +101,20 @@ def topic_settings() -> Schema:
     return {
         "type": "object",
         "properties": {
-            "services": listed(
+            "services": unique_list(
                 {"type": "string", "maxLength": 32, "enum": sorted(BY_NAME)}, len(BY_NAME)
             ),
-            "events": listed(
+            "events": unique_list(
                 text(
                     rf"({PATTERN_WORD.pattern})(\.({PATTERN_WORD.pattern}))*",
                     maxLength=150,
                 ),
                 checks.MAX_BINDINGS,
             ),
-            "projects": listed(text(PROJECT_ID.pattern, maxLength=64), checks.MAX_BINDINGS),
-            "priorities": listed({"type": "string", "enum": list(PRIORITIES)}, len(PRIORITIES)),
+            "projects": unique_list(text(PROJECT_ID.pattern, maxLength=64), checks.MAX_BINDINGS),
+            "priorities": unique_list(
+                {"type": "string", "enum": list(PRIORITIES)}, len(PRIORITIES)
+            ),
             "access": {"type": "string", "enum": ["own", "read-only"]},
             "queue": {
                 "type": "object",
@@ -153,7 +158,7 @@ def topic_settings() -> Schema:
 
 
 def external() -> Schema:
-    """Give the schema of the block that stackbus reads."""
+    """Return the schema of the block ``external``."""
     endings = "|".join(PRIORITIES)
     clash = (
         f"self.all(t, !t.matches('[.]({endings})$') || "
@@ -170,7 +175,7 @@ def external() -> Schema:
                 "x-kubernetes-list-type": "set",
                 "items": topic(),
                 "x-kubernetes-validations": [
-                    rule(clash, "a topic bears the name of another one's queue")
+                    rule(clash, "a topic has the name of another topic's queue")
                 ],
             },
             "settings": {
@@ -190,16 +195,16 @@ def external() -> Schema:
 
 
 def features() -> Schema:
-    """Give the schema of ``spec.features``; what else MOSK has there is left alone."""
+    """Return the schema of ``spec.features``; it allows MOSK's other keys."""
     official = ServiceTypes().all_types_by_service_type.values()
-    known = {*BY_NAME, *checks.OTHER_SERVICES, *(name for names in official for name in names)}
-    known |= {name.replace("-", "_") for name in known}
-    # Which of the ten are enabled, in a list of one so that it is worked out once.
-    enabled = f"[{TEN}.filter(n, self.services.exists(s, s in {NAMES} && {NAMES}[s] == n))]"
+    types = {*BY_NAME, *checks.OTHER_SERVICES, *(name for names in official for name in names)}
+    types |= {name.replace("-", "_") for name in types}
+    # The enabled services, as a list with one element, so that CEL evaluates it once.
+    enabled = f"[{EMITTING_SERVICES}.filter(n, self.services.exists(s, s in {SERVICE_NAMES} && {SERVICE_NAMES}[s] == n))]"
     settings = f"{EXTERNAL}.settings"
     is_enabled = (
         f"{enabled}.all(on, {settings}.all(t, !has({settings}[t].services) || "
-        f"{settings}[t].services.all(s, {NAMES}[s] in on)))"
+        f"{settings}[t].services.all(s, {SERVICE_NAMES}[s] in on)))"
     )
     few = (
         f"{enabled}.all(on, {settings}.all(t, has({settings}[t].services) || "
@@ -213,11 +218,11 @@ def features() -> Schema:
             "services": {
                 "type": "array",
                 "maxItems": 100,
-                "items": {"type": "string", "maxLength": 64, "enum": sorted(known)},
+                "items": {"type": "string", "maxLength": 64, "enum": sorted(types)},
                 "x-kubernetes-validations": [
                     rule(
-                        f"self.exists(s, s in {NAMES})",
-                        "names no service that emits notifications; leave it out for all ten",
+                        f"self.exists(s, s in {SERVICE_NAMES})",
+                        "no service in it emits notifications; leave it out to enable all ten",
                     )
                 ],
             },
@@ -238,7 +243,7 @@ def features() -> Schema:
         "x-kubernetes-validations": [
             rule(
                 f"!has(self.services) || !({HAS_SETTINGS}) || {is_enabled}",
-                "a topic's settings name a service that is not among spec.features.services",
+                "a topic's settings name a service that is not in spec.features.services",
             ),
             rule(
                 f"!has(self.services) || !({HAS_SETTINGS}) || {few}",
@@ -249,7 +254,7 @@ def features() -> Schema:
 
 
 def status() -> Schema:
-    """Give the schema of the status, as ``expose/cluster/status.py`` writes it."""
+    """Return the schema of the status; ``expose/cluster/conditions.py`` writes it."""
     words: Schema = {"type": "string"}
     moment: Schema = {"type": "string", "format": "date-time"}
     count: Schema = {"type": "integer"}
@@ -310,7 +315,7 @@ def status() -> Schema:
 
 
 def definition() -> Schema:
-    """Give the CustomResourceDefinition."""
+    """Return the CustomResourceDefinition."""
     spec: Schema = {
         "type": "object",
         "x-kubernetes-preserve-unknown-fields": True,
@@ -358,22 +363,22 @@ def definition() -> Schema:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes every list and object out: no anchors."""
+    """Write every list and object in full, without anchors."""
 
     def ignore_aliases(self, data: Any) -> bool:  # noqa: ARG002 -- yaml's hook
         return True
 
 
 def main() -> int:
-    """Write the file, or check it."""
-    wanted = NOTE + yaml.dump(definition(), Dumper=_Dumper, sort_keys=False, width=100)
+    """Write the file; with --check, compare it with the code and return 1 if it differs."""
+    definition_text = NOTE + yaml.dump(definition(), Dumper=_Dumper, sort_keys=False, width=100)
     if "--check" in sys.argv:
-        if PLACE.read_text("utf-8") != wanted:
-            print(f"{PLACE}: not what the code says; run `make docs`", file=sys.stderr)
+        if DEFINITION.read_text("utf-8") != definition_text:
+            print(f"{DEFINITION} differs from the code: run `make docs`", file=sys.stderr)
             return 1
         return 0
-    PLACE.parent.mkdir(parents=True, exist_ok=True)
-    PLACE.write_text(wanted, "utf-8")
+    DEFINITION.parent.mkdir(parents=True, exist_ok=True)
+    DEFINITION.write_text(definition_text, "utf-8")
     return 0
 
 

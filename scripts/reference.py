@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Write docs/reference/ from the code; with --check, fail if a page is not what the code says."""
+"""Write docs/reference/ from the code; with --check, exit 1 if a page differs from the code."""
 
 from __future__ import annotations
 
@@ -26,22 +26,21 @@ from stackbus.services.service import SHARED_EXCHANGE
 
 ROOT = Path(__file__).parent.parent
 sys.path.insert(0, str(ROOT))
-from tests.cloud.check import read_table  # noqa: E402 -- the tests are no installed package
+from tests.cloud.check import read_table  # noqa: E402 -- the tests are not an installed package
 
+MISSING_PARTS = {"who": "actor", "what": "resource", "result": "result"}
 PAGES = ROOT / "docs" / "reference"
 GOLDEN = ROOT / "tests" / "golden"
-NOTE = (
-    "<!-- Written by scripts/reference.py from the code: change it there, then `make docs`. -->\n\n"
-)
+NOTE = "<!-- scripts/reference.py writes this page. Change the code, then run `make docs`. -->\n\n"
 
 
 def settings() -> str:
-    """Every setting: its variable, default and meaning."""
+    """Return the page of all settings: variable, default and meaning."""
     lines = [
         "# Settings",
         "",
-        "Each is an environment variable; an option of a command overrides it for that run.",
-        "Lists are written as JSON.",
+        "Each setting is an environment variable. An option of a command overrides it for one run.",
+        "Write lists as JSON.",
         "",
         "| variable | default | meaning |",
         "|---|---|---|",
@@ -53,20 +52,25 @@ def settings() -> str:
 
 
 def commands() -> str:
-    """Every command with its options, from the same text as --help."""
+    """Return the page of all commands and their options, from the text of --help."""
     lines = [
         "# Commands",
         "",
-        "Exit code 0: done. 1: it could not be done. 2: the input is wrong, nothing was touched.",
-        "Results go to stdout, progress and logs to stderr. `stackbus --install-completion` sets up",
-        "the completion of your shell.",
+        "| exit code | meaning |",
+        "|---|---|",
+        "| 0 | done |",
+        "| 1 | failed |",
+        "| 2 | the input is wrong; nothing was changed |",
+        "",
+        "Results go to stdout, progress and logs to stderr. `stackbus --install-completion` enables",
+        "completion in your shell.",
         "",
     ]
     for name, command in _all_commands(typer.main.get_command(app)):
         lines += [f"## stackbus {name}", "", *_paragraphs(command.help or ""), ""]
         lines += ["| option | meaning |", "|---|---|"]
         for parameter in command.params:
-            names = ", ".join(f"`{one}`" for one in parameter.opts) or f"`{parameter.name}`"
+            names = ", ".join(f"`{option}`" for option in parameter.opts) or f"`{parameter.name}`"
             if parameter.param_type_name == "argument":
                 names = f"`{str(parameter.name).upper()}`"
             text = (getattr(parameter, "help", "") or "").replace("|", "\\|")
@@ -75,39 +79,39 @@ def commands() -> str:
     return "\n".join(lines)
 
 
-def _all_commands(group: Any, before: str = "") -> Iterator[tuple[str, Any]]:
+def _all_commands(group: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
     for name, entry in group.commands.items():
         command = entry.load() if isinstance(entry, LazyCommand) else entry
         if hasattr(command, "commands"):
-            yield from _all_commands(command, f"{before}{name} ")
+            yield from _all_commands(command, f"{prefix}{name} ")
         else:
-            yield before + name, command
+            yield prefix + name, command
 
 
 def _paragraphs(text: str) -> list[str]:
     return [line.strip() for line in text.strip().splitlines()]
 
 
-def metric() -> str:
-    """Every metric: what it counts, and what to do when it is high."""
+def metric_list() -> str:
+    """Return the page of all metrics: meaning, and what to do when a value is high."""
     lines = [
         "# Metrics",
         "",
-        "Served in Prometheus' format by `--metrics ADDRESS:PORT` of `stackbus relay`, `record` and",
-        "`operator`.",
+        "`stackbus relay`, `record` and `operator` serve these metrics in Prometheus' format with",
+        "`--metrics ADDRESS:PORT`.",
         "",
-        "| metric | type | what it counts, and what to do when it is high |",
+        "| metric | type | meaning, and what to do when it is high |",
         "|---|---|---|",
     ]
-    for one in metrics.ALL:
-        (family,) = one.collect()
+    for metric in metrics.ALL:
+        (family,) = metric.collect()
         ending = "_total" if family.type == "counter" else ""
         lines.append(f"| `{family.name}{ending}` | {family.type} | {family.documentation} |")
     return "\n".join(lines) + "\n"
 
 
 def outer_bus() -> str:
-    """Routing key, properties and scrubbing, as consumers meet them."""
+    """Return the page about the messages of a topic: routing key, properties, scrubbing."""
     names = ", ".join(f"`{name}`" for name in scrub.SENSITIVE_NAMES)
     endings = ", ".join(f"`{ending}`" for ending in scrub.HARMLESS_SUFFIXES)
     secrets = "; ".join(
@@ -120,74 +124,79 @@ def outer_bus() -> str:
     )
     return f"""# The outer bus
 
-What a consumer of a topic receives.
+This page describes the messages that a consumer of a topic receives.
 
 ## Routing key
 
 `<priority>.<service>.<project>.<event_type>`, for example
 `info.nova.6f70656e737461636b20342065766572.instance.create.end`.
 
-- priority: one of {", ".join(f"`{word}`" for word in PRIORITIES)}; each has its queue,
+- priority: one of {", ".join(f"`{word}`" for word in PRIORITIES)}. Each has its own queue,
   `<topic>.<priority>`.
-- service: by the control exchange it came over; over the shared exchange `{SHARED_EXCHANGE}`, by
-  the event type. `-` if it is none of the ten.
-- project: the owner's id; `-` if the notification does not tell one.
-- event type: as the service sent it. A key longer than 255 bytes is cut there.
+- service: derived from the control exchange, or from the event type if the service published to the
+  shared exchange `{SHARED_EXCHANGE}`. `-` if it is none of the ten.
+- project: the id of the owner. `-` if the notification contains none.
+- event type: as the service sent it. A key longer than 255 bytes is cut.
 
 | service | type in the deployment | control exchange | first words of its event types |
 |---|---|---|---|
 {services}
 
-From each control exchange these keys are taken, and no others:
+stackbus receives these routing keys of each control exchange, and no others:
 {", ".join(f"`{topic}.*`" for topic in NOTIFICATION_TOPICS)}.
 
 ## Properties
 
 | property | value |
 |---|---|
-| `message_id` | the notification's; the same again if it is delivered twice |
+| `message_id` | the notification's id; the same if it is delivered twice |
 | `type` | event type |
 | `app_id` | service, or `-` |
-| `timestamp` | the notification's, in seconds since 1970, UTC |
+| `timestamp` | the notification's timestamp, in seconds since 1970, UTC |
 | `content_type` | `application/json` |
 | `content_encoding` | `utf-8` |
-| header `x-stackbus-scrubbed` | where something was taken out: paths, 100 at most |
+| header `x-stackbus-scrubbed` | the paths of scrubbed values, 100 at most |
 
-The body is the service's, byte for byte, unless something was scrubbed: oslo.messaging's envelope
-(`oslo.version`, and `oslo.message`, the notification as a JSON text), or the bare notification.
+The body is byte for byte the body that the service sent, unless a value was scrubbed. It is
+oslo.messaging's envelope (`oslo.version`, and `oslo.message` with the notification as a JSON text), or
+the bare notification.
 
 ## Scrubbing
 
-A value becomes `***` if its name, whatever its case and separators, contains one of
-{names}.
+The relay replaces a value by `***` if its name contains one of these words, in any case and with any
+separators: {names}.
 
-It is left if that name ends with one of
-{endings}; if it is empty, true, false or null; or if it is masked already. Secret in some events
-alone: {secrets}. `{{"key": <name>, "value": ...}}` is read as a name and its value.
+Exceptions: the name ends with one of {endings}; the value is empty, true, false or null; the value is
+masked already.
 
-Of any text, what has the shape of a Fernet token, a JWT, a PEM private key, the password of
-`scheme://user:password@host` or of `?password=...` becomes `***`, wherever it stands: in JSON
-inside texts, at any depth. `STACKBUS_SCRUB_NAMES` and `STACKBUS_SCRUB_SHAPES` extend the lists.
+These fields are secret in some events only: {secrets}. The relay reads
+`{{"key": <name>, "value": ...}}` as a name and its value.
 
-A body that cannot be searched (no JSON, nested too deep, a key twice in one object) does not
-leave: it goes to the queue `stackbus.quarantine` of the inner vhost, with its reason in the header
-`x-stackbus-reason`.
+The relay also replaces parts of a text that have the shape of a secret: a Fernet token, a JWT, a PEM
+private key, the password in `scheme://user:password@host` or `?password=...`. It finds them at any
+depth, also in JSON inside a text. `STACKBUS_SCRUB_NAMES` and `STACKBUS_SCRUB_SHAPES` extend the lists.
+
+The relay does not forward a body that it cannot search (not JSON, nested too deeply, or with the same
+key twice in one object). It moves the body to the queue `stackbus.quarantine` of the inner vhost, with
+the reason in the header `x-stackbus-reason`.
 """
 
 
 def events() -> str:
-    """Every event type seen on the live bus of the test cloud, and what its calls do not tell."""
+    """Return the page of all event types that the test cloud captured, and of silent calls."""
     lines = [
         "# Events",
         "",
-        "What the ten services told in the test cloud (`tests/cloud/`), captured on the inner bus.",
-        "Others exist: a service tells more than one scenario can make it tell. What is meant by",
-        "*resource*, *project* and *actor*: the id of what the notification is about, the id of the",
-        "project that owns it, the id of the user who did it. `-`: none of the captured ones tells.",
+        "The ten services of the test cloud (`tests/cloud/`) sent these notifications on the inner bus.",
+        "Services send others too: one scenario cannot cause all of them.",
         "",
-        "Formats: `nova_object`, `ironic_object` and `masakari_object` are versioned objects; `cadf`",
-        "is CADF; `plain` is a JSON object of the service's own; `text` is a bare text.",
-        "*Kind* and *action* are what the history calls it: [history.md](history.md).",
+        "| column | meaning |",
+        "|---|---|",
+        "| kind, action | `resource_type` and `action` of the event in [the history](history.md) |",
+        "| format | `nova_object`, `ironic_object`, `masakari_object`: versioned objects; `cadf`: CADF; `plain`: a JSON object of the service; `text`: a bare text |",
+        "| resource | `yes` if a captured notification contains the id of its resource |",
+        "| project | `yes` if one contains the id of the project that owns it: a filter by project can match |",
+        "| actor | `yes` if one contains the id of the user who acted |",
         "",
     ]
     for service in SERVICES:
@@ -216,33 +225,35 @@ def events() -> str:
                 told[1] = bool(service.read_project_id(event_type, payload))
             priority = str(notification["priority"]).lower()
             rows[event_type, _format(payload)].append((priority, told))
-        for (event_type, form), some in sorted(rows.items()):
-            priorities = ", ".join(sorted({priority for priority, _ in some}))
-            marks = ["yes" if any(told[place] for _, told in some) else "-" for place in range(3)]
+        for (event_type, form), captured in sorted(rows.items()):
+            priorities = ", ".join(sorted({priority for priority, _ in captured}))
+            columns = zip(*(flags for _, flags in captured), strict=True)
+            marks = ["yes" if any(column) else "-" for column in columns]
             kind, action = kinds[event_type]
             lines.append(
                 f"| `{event_type}` | {kind} | {action} | {priorities} | {form} "
                 f"| {' | '.join(marks)} |"
             )
         lines.append("")
-    return "\n".join([*lines, *_untold()]) + "\n"
+    return "\n".join([*lines, *_silent_calls()]) + "\n"
 
 
 def history() -> str:
-    """Every field of an event, and the vocabulary of actions."""
+    """Return the page of an event's fields, phases and actions."""
     lines = [
         "# The history",
         "",
-        "One event for each resource that a notification speaks of. Its fields, as",
-        "`stackbus events -o json` prints them; what is not told is an empty text.",
+        "The history stores one event for each resource that a notification names.",
+        "`stackbus events -o json` prints these fields. A value that the service did not send is an",
+        "empty text.",
         "",
-        "| field | what it says |",
+        "| field | meaning |",
         "|---|---|",
         *(f"| `{name}` | {field.description} |" for name, field in FIELD_INFO.items()),
         "",
         "## Phases",
         "",
-        "By the last word of the event type; `" + NO_PHASE + "` where it is none of these.",
+        "The last word of the event type decides the phase. Otherwise it is `" + NO_PHASE + "`.",
         "",
         "| last word | phase |",
         "|---|---|",
@@ -250,51 +261,52 @@ def history() -> str:
         "",
         "## Actions",
         "",
-        "What follows the kind of resource in the event type, in one spelling for all services. An",
-        "action that is not listed is the service's own word.",
+        "The action is derived from the event type, in one vocabulary for all services. An action that",
+        "is not in this table is the service's own word.",
         "",
-        "| action | what happened |",
+        "| action | meaning |",
         "|---|---|",
         *(f"| `{action}` | {meaning} |" for action, meaning in ACTIONS.items()),
     ]
     return "\n".join(lines) + "\n"
 
 
-def _untold() -> list[str]:
+def _silent_calls() -> list[str]:
     table = read_table()
     lines = [
-        "## What is done and not told",
+        "## Calls without a notification",
         "",
-        "Found by holding a scenario's calls against what was told of them (`make test-cloud`). Only",
-        "polling the API finds these changes; refusals leave no other trace than the service's log.",
+        "`make test-cloud` compares the calls of a scenario with the notifications. Only polling the",
+        "API finds the changes of these calls. Refused calls appear in the service's log only.",
         "",
-        "| call | why nothing is told |",
+        "| call | why there is no notification |",
         "|---|---|",
     ]
-    lines += [f"| {name} | {one.silent} |" for name, one in table.calls.items() if one.silent]
+    lines += [f"| {name} | {call.silent} |" for name, call in table.calls.items() if call.silent]
     lines += [
         "",
-        "## What is told of no call",
+        "## Notifications without a call",
         "",
         "| service | event types | why |",
         "|---|---|---|",
     ]
-    for one in table.background:
-        types = one.types.pattern.replace("\\", "").replace("|", "\\|")
-        lines.append(f"| {one.service} | `{types}` | {one.reason} |")
+    for background in table.background:
+        types = background.types.pattern.replace("\\", "").replace("|", "\\|")
+        lines.append(f"| {background.service} | `{types}` | {background.reason} |")
     lines += [
         "",
-        "## What is told and does not say everything",
+        "## Incomplete notifications",
         "",
-        "Found by holding `stackbus audit` against the same calls: who did it, to what, with which",
-        "result. Of all calls that tell something and are not here, it says all three.",
+        "`make test-cloud` also compares `stackbus audit` with the same calls: the actor, the resource",
+        "and the result. Notifications of all other calls contain all three.",
         "",
-        "| calls | what is missing | why |",
+        "| calls | missing | why |",
         "|---|---|---|",
     ]
-    for lack in table.gaps:
-        calls = f"{lack.calls}*" if lack.calls.endswith((".", "_")) else lack.calls
-        lines.append(f"| {calls} | {', '.join(lack.lacks)} | {lack.reason} |")
+    for gap in table.gaps:
+        calls = f"{gap.calls}*" if gap.calls.endswith((".", "_")) else gap.calls
+        missing = ", ".join(MISSING_PARTS[part] for part in gap.lacks)
+        lines.append(f"| {calls} | {missing} | {gap.reason} |")
     return lines
 
 
@@ -316,11 +328,11 @@ def _format(payload: object) -> str:
 
 
 def main() -> int:
-    """Write the pages, or hold them against the code."""
+    """Write the pages; with --check, compare them with the code and return 1 if one differs."""
     pages = {
         "settings.md": settings(),
         "commands.md": commands(),
-        "metrics.md": metric(),
+        "metrics.md": metric_list(),
         "outer-bus.md": outer_bus(),
         "events.md": events(),
         "history.md": history(),
@@ -334,7 +346,7 @@ def main() -> int:
             stale.append(name)
     if stale:
         print(
-            f"docs/reference: {', '.join(stale)} is not what the code says: make docs",
+            f"docs/reference: {', '.join(stale)} differs from the code: run `make docs`",
             file=sys.stderr,
         )
     return 1 if stale else 0

@@ -123,6 +123,11 @@ def test_the_auditors_page_answers_from_what_the_test_cloud_told(tmp_path: Path)
         wait_until(lambda: recorded() >= len(GOLDEN), 60)
         for one in questions:
             shell.run(one, places)
+        for page in ("docs/how-to/nothing-arrives.md", "docs/how-to/upgrade-and-backup.md"):
+            commands = shown(page)
+            assert commands, page
+            for one in commands:
+                shell.run(one)
     finally:
         stackbus("down", state=state)
 
