@@ -61,7 +61,7 @@ def table(section: str, header: str) -> list[list[str]]:
 
 def paths(text: str) -> tuple[str, ...]:
     """Read the paths in backticks; a file that is still to be made keeps its mark."""
-    return tuple(path + mark for path, mark in re.findall(r"`([A-Za-z]+/[^`]*)`( \(new\))?", text))
+    return tuple(path + mark for path, mark in re.findall(r"`([A-Za-z]+/[^` ]*)`( \(new\))?", text))
 
 
 def changes() -> list[Change]:

@@ -34,9 +34,10 @@ class Management:
         ca: Path | str | None = None,
         transport: HttpTransport | None = None,
     ) -> None:
-        """Connect to ``url`` (``https://host:15671``) at the first request.
+        """Use the management API at ``url`` (``https://host:15671``) as ``user``.
 
         ``ca``, a file or the PEM text itself, is the CA of a server that no public CA certified.
+        ``transport`` replaces the connection to the server.
 
         Raises InputError for an unusable URL or CA certificate.
         """
@@ -45,7 +46,7 @@ class Management:
             self._transport = transport or HttpTransport(_create_context(ca) if ca else None)
         except (OSError, ssl.SSLError) as error:
             origin = ca if isinstance(ca, Path) else "ca_cert"
-            raise InputError(f"{origin}: not a CA certificate: {error}") from None
+            raise InputError(f"{origin}: not a CA certificate (PEM): {error}") from None
         credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
         self._headers = {
             "Accept": "application/json",
@@ -184,7 +185,7 @@ class Management:
             ) from error
         except TransportError as error:
             raise BrokerUnreachable(
-                f"{self.url}: the connection to RabbitMQ's management API failed: {error}"
+                f"{self.url}: the connection to RabbitMQ's management API was lost: {error}"
             ) from error
         if response.status == HTTPStatus.NOT_FOUND and (may_be_missing or method == "DELETE"):
             return response
