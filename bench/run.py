@@ -1,4 +1,4 @@
-"""Benchmarks, as ratios within one run: ``make bench``, or one part: ``python bench/run.py relay``.
+"""Speed, as ratios within one run: ``make bench``, or one part: ``python bench/run.py relay``.
 
 Absolute figures depend on the machine, so each stands beside a peer or a limit that ran on the same
 broker a few minutes before. No figure fails a build. ``scripts/benchmarks.py`` pastes the printed
@@ -13,7 +13,7 @@ tables into docs/benchmarks.md.
     operator   time from a change of the resource to a consumer's first message; 100 topics; idling
     record     the recorder, a consumer that only acknowledges, and one worker of
                ceilometer-agent-notification, on the same broker and messages; bytes on disk
-    search     time from a topic's exchange to an answer of the history, at 1,000 a second
+    search     from a topic's exchange to an answer of the history, at 1,000 a second
     hoard      memory of the recorder over a backlog (--backlog) and over a tenth of it
     questions  the three questions of auditors with --events (default 5,000,000) and with a tenth
 """

@@ -254,7 +254,7 @@ def features() -> Schema:
 
 
 def status() -> Schema:
-    """Return the schema of the status; ``expose/cluster/conditions.py`` writes it."""
+    """Return the schema of the status; ``expose/cluster/`` writes it."""
     words: Schema = {"type": "string"}
     moment: Schema = {"type": "string", "format": "date-time"}
     count: Schema = {"type": "integer"}
