@@ -85,7 +85,7 @@ class StateFolder:
 
     @property
     def is_recorded(self) -> bool:
-        """Tell whether ``stackbus up`` starts a recorder."""
+        """Return whether ``stackbus up`` starts a recorder."""
         return self._recorded.exists()
 
     def set_recorded(self, is_recorded: bool) -> None:  # noqa: FBT001 -- the value
@@ -158,7 +158,7 @@ class StateFolder:
 
     @property
     def is_up(self) -> bool:
-        """Tell whether a process runs the private bus."""
+        """Return whether a process runs the private bus."""
         if not self._up_lock.exists():
             return False
         try:

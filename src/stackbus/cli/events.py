@@ -75,12 +75,14 @@ def _add_field_options(command: Callable[..., None]) -> Callable[..., None]:
         for name in TEXT_FIELDS
     ]
     signature = inspect.signature(command, eval_str=True)
-    others = [parameter for name, parameter in signature.parameters.items() if name != "fields"]
+    own_parameters = [
+        parameter for name, parameter in signature.parameters.items() if name != "fields"
+    ]
     with_field_options.__dict__["__signature__"] = signature.replace(
-        parameters=[*field_options, *others]
+        parameters=[*field_options, *own_parameters]
     )
     with_field_options.__annotations__ = {
-        parameter.name: parameter.annotation for parameter in (*field_options, *others)
+        parameter.name: parameter.annotation for parameter in (*field_options, *own_parameters)
     }
     return with_field_options
 

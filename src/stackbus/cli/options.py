@@ -109,14 +109,14 @@ def settings(
     state: Path | None = None,
     management_url: str | None = None,
     management_user: str | None = None,
-    **others: object,
+    **overrides: object,
 ) -> Settings:
     """Read the settings from the environment, overridden by the options. Raises InputError."""
     options = {
         "state": state.expanduser().absolute() if state else None,
         "management_url": management_url,
         "management_user": management_user,
-        **others,
+        **overrides,
     }
     return read_settings(
         os.environ, {name: value for name, value in options.items() if value is not None}

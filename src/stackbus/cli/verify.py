@@ -73,8 +73,8 @@ def _show_verdict(verdict: Verdict) -> None:
         f"{verdict.unsigned:,} are chained but not signed yet{expired}"
     )
     if verdict.discrepancies:
-        more = len(verdict.discrepancies) - _MAX_ROWS
-        hidden = f", {more:,} of them not listed (-o json)" if more > 0 else ""
+        hidden_count = len(verdict.discrepancies) - _MAX_ROWS
+        hidden = f", {hidden_count:,} of them not listed (-o json)" if hidden_count > 0 else ""
         note(f"{len(verdict.discrepancies):,} differences from what was recorded{hidden}")
     else:
         note("everything is as it was recorded")

@@ -71,7 +71,7 @@ def saved_deployment(settings: Settings) -> Deployment:
 
 
 def is_recorded(settings: Settings) -> bool:
-    """Tell whether a recorder runs beside the private broker, and so has a topic of its own."""
+    """Return whether a recorder runs beside the private broker, and so has a topic of its own."""
     return settings.management_url is None and StateFolder(settings.state).is_recorded
 
 
