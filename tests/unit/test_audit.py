@@ -1,4 +1,4 @@
-"""The story: starts and ends of one action are one line, and so is what is told twice."""
+"""The audit trail: an action's start and end are one line, and so is a notification sent twice."""
 
 from __future__ import annotations
 
@@ -17,8 +17,12 @@ from stackbus.history.session import Layout, open_engine
 from stackbus.query.audit import Subject, audit_trail, fold_events
 
 BEGAN = datetime(2026, 11, 24, tzinfo=UTC)
-CAPTURED = [event for one in golden() for event in normalise(one.body, "bus", BEGAN, one.service)]
-ANY = CAPTURED[0]
+CAPTURED = [
+    event
+    for captured in golden()
+    for event in normalise(captured.body, "bus", BEGAN, captured.service)
+]
+TEMPLATE = CAPTURED[0]
 
 
 def event(second: float, type_: str, action: str, phase: str, **fields: object) -> Event:
@@ -30,11 +34,13 @@ def event(second: float, type_: str, action: str, phase: str, **fields: object) 
         "project_id": "p1", "user_id": "u1", "user_name": "", "actor_project_id": "p1",
         "request_id": "req-1", "global_request_id": "", "address": "", "attributes": {},
     }  # fmt: skip
-    return msgspec.structs.replace(ANY, **{**given, **fields})
+    return msgspec.structs.replace(TEMPLATE, **{**given, **fields})
 
 
 def lines(*events: Event) -> list[tuple[str, str, float | None, int]]:
-    return [(one.action, one.state, one.duration, len(one.events)) for one in fold_events(events)]
+    return [
+        (line.action, line.state, line.duration, len(line.events)) for line in fold_events(events)
+    ]
 
 
 def test_start_and_end_are_one_line_with_its_duration() -> None:
@@ -44,7 +50,7 @@ def test_start_and_end_are_one_line_with_its_duration() -> None:
     ) == [("create", "success", 3.5, 2)]
 
 
-def test_what_began_and_was_not_heard_of_again_is_started() -> None:
+def test_an_action_without_an_end_is_started() -> None:
     assert lines(event(0, "network.create.start", "create", "start")) == [
         ("create", "started", None, 1)
     ]
@@ -87,7 +93,7 @@ def test_types_that_both_formats_share_are_one_line() -> None:
     ) == [("create", "success", 0.3, 4)]
 
 
-def test_one_format_may_tell_once_what_the_other_begins_and_ends() -> None:
+def test_one_notification_in_one_format_joins_start_and_end_in_the_other() -> None:
     assert lines(
         event(0.0, "instance.volume_attach.start", "attach_volume", "start"),
         event(0.9, "compute.instance.volume.attach", "attach_volume", "none"),
@@ -95,7 +101,7 @@ def test_one_format_may_tell_once_what_the_other_begins_and_ends() -> None:
     ) == [("attach_volume", "success", 1.0, 3)]
 
 
-def test_a_user_is_named_wherever_one_service_tells_the_name() -> None:
+def test_a_user_has_the_name_that_any_service_sends() -> None:
     first, second, third = fold_events(
         [
             event(0, "volume.create.end", "create", "end", service="cinder"),
@@ -106,7 +112,7 @@ def test_a_user_is_named_wherever_one_service_tells_the_name() -> None:
     assert [first.user_name, second.user_name, third.user_name] == ["alice", "alice", ""]
 
 
-def test_the_same_done_again_is_a_line_of_its_own() -> None:
+def test_a_repeated_action_is_a_line_of_its_own() -> None:
     assert lines(
         event(0, "compute.instance.reboot.start", "reboot", "start"),
         event(1, "compute.instance.reboot.end", "reboot", "end"),
@@ -115,7 +121,7 @@ def test_the_same_done_again_is_a_line_of_its_own() -> None:
     ) == [("reboot", "success", 1, 2), ("reboot", "success", 2, 2)]
 
 
-def test_two_at_once_are_kept_apart_by_their_request_and_resource() -> None:
+def test_simultaneous_actions_are_told_apart_by_request_and_resource() -> None:
     assert lines(
         event(0, "compute.instance.create.start", "create", "start"),
         event(0, "compute.instance.create.start", "create", "start", resource_id="s2", id="x"),
@@ -129,7 +135,7 @@ def test_two_at_once_are_kept_apart_by_their_request_and_resource() -> None:
     ]
 
 
-def test_a_start_that_names_no_resource_belongs_to_the_end_of_its_request() -> None:
+def test_a_start_without_a_resource_belongs_to_the_end_of_its_request() -> None:
     (line,) = fold_events(
         [
             event(0, "port.create.start", "create", "start", resource_id="", service="neutron",
@@ -141,7 +147,7 @@ def test_a_start_that_names_no_resource_belongs_to_the_end_of_its_request() -> N
     assert (line.resource_id, line.duration) == ("s1", 0.5)
 
 
-def test_what_is_told_only_later_is_told() -> None:
+def test_fields_of_the_end_complete_the_line() -> None:
     (line,) = fold_events(
         [
             event(0, "a.start", "create", "start", user_name="", address="", project_id=""),
@@ -154,33 +160,33 @@ def test_what_is_told_only_later_is_told() -> None:
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     engine = open_engine(f"chdb://{tmp_path_factory.mktemp('audit')}/history")
-    made = History(engine, Layout(), "r1")
-    made.migrate()
-    made.events.store([EventRow.from_event(one) for one in CAPTURED])
-    yield made
-    made.close()
+    history = History(engine, Layout(), "r1")
+    history.migrate()
+    history.events.store([EventRow.from_event(event) for event in CAPTURED])
+    yield history
+    history.close()
 
 
-def test_a_story_is_found_by_id_by_name_and_by_request(history: History) -> None:
-    one = next(
+def test_a_subject_is_an_id_a_name_or_a_request(history: History) -> None:
+    created = next(
         event for event in CAPTURED
         if event.type == "instance.create.end" and event.user_id and event.outcome == "success"
     )  # fmt: skip
     for subject in (
-        Subject(resource=one.resource_id),
-        Subject(resource=one.resource_name),
-        Subject(user=one.user_id),
-        Subject(project=one.project_id),
-        Subject(request=one.request_id),
+        Subject(resource=created.resource_id),
+        Subject(resource=created.resource_name),
+        Subject(user=created.user_id),
+        Subject(project=created.project_id),
+        Subject(request=created.request_id),
     ):
-        found = audit_trail(history, subject, None, None)
-        assert one.id in {event.id for line in found for event in line.events}
-        assert found == sorted(found, key=lambda line: line.time)
+        trail = audit_trail(history, subject, None, None)
+        assert created.id in {event.id for line in trail for event in line.events}
+        assert trail == sorted(trail, key=lambda line: line.time)
     assert audit_trail(history, Subject(resource="nothing has this name"), None, None) == []
-    assert audit_trail(history, Subject(resource=one.resource_id), BEGAN, None) == []
+    assert audit_trail(history, Subject(resource=created.resource_id), BEGAN, None) == []
 
 
-def test_designate_s_twins_are_one_line(history: History) -> None:
+def test_both_notifications_of_designate_are_one_line(history: History) -> None:
     zones = [event for event in CAPTURED if event.type == "dns.zone.create"]
     for line in audit_trail(history, Subject(resource=zones[0].resource_id), None, None):
         if line.action == "create" and line.resource_type == "zone":
@@ -192,7 +198,7 @@ def test_designate_s_twins_are_one_line(history: History) -> None:
     raise AssertionError("no creation of the zone")
 
 
-def test_periodic_reports_are_told_only_when_asked(history: History) -> None:
+def test_periodic_reports_are_included_on_demand(history: History) -> None:
     report = next(event for event in CAPTURED if event.action == "exists" and event.resource_id)
     subject = Subject(resource=report.resource_id)
     without = audit_trail(history, subject, None, None)
@@ -211,20 +217,20 @@ def test_periodic_reports_are_told_only_when_asked(history: History) -> None:
         (60, timedelta(seconds=59), 1),  # before what was asked for
     ],
 )
-def test_the_start_that_names_no_resource_is_looked_for_before_its_end(
+def test_a_start_without_a_resource_is_found_before_its_end(
     history: History, seconds: int, since: timedelta | None, parts: int
 ) -> None:
     name = f"port {seconds} {since}"
     port = {"service": "neutron", "resource_type": "port", "request_id": f"req {name}"}
     ended = 3600 * 24 * 10
-    both = [
+    events = [
         event(ended - seconds, "port.create.start", "create", "start", resource_id="",
               resource_name="", id=f"start of {name}", **port),
         event(ended, "port.create.end", "create", "end", resource_id=name, id=f"end of {name}",
               **port),
     ]  # fmt: skip
-    history.events.store([EventRow.from_event(one) for one in both])
-    begin = both[1].time - since if since else None
+    history.events.store([EventRow.from_event(event) for event in events])
+    begin = events[1].time - since if since else None
     (line,) = audit_trail(history, Subject(resource=name), begin, None)
     assert len(line.events) == parts
     assert line.duration == (seconds if parts == 2 else None)

@@ -38,7 +38,7 @@ NEW_EVENTS = [
 
 
 @dataclass
-class Upgraded:
+class UpgradedHistory:
     """A history that was recorded with version 1 and is open in this version."""
 
     engine: Engine
@@ -54,12 +54,12 @@ class Upgraded:
         key = read_public_key(RECORDED / "signing.pub")
         return verify_history(self.history, self.digests, key, None)
 
-    def changed(self) -> set[str]:
+    def changes(self) -> set[str]:
         return {entry.event for entry in self.verify().discrepancies if entry.kind == "changed"}
 
 
 @pytest.fixture
-def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Upgraded]:
+def recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[UpgradedHistory]:
     engine = open_engine(f"chdb://{tmp_path}/history")
     history = History(engine, Layout(), "r3")
     with monkeypatch.context() as patch:
@@ -70,7 +70,7 @@ def upgraded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Upgrad
         engine.insert("events", batch)
     history.migrate()
     shutil.copytree(RECORDED / "digests", tmp_path / "digests")
-    yield Upgraded(engine, history, tmp_path / "digests")
+    yield UpgradedHistory(engine, history, tmp_path / "digests")
     engine.close()
 
 
@@ -83,26 +83,26 @@ def condition(number: int) -> str:
     return f"id = '{name(number).split()[0]}'"
 
 
-def test_everything_recorded_before_the_new_field_still_verifies(upgraded: Upgraded) -> None:
-    verdict = upgraded.verify()
+def test_everything_recorded_before_the_new_field_still_verifies(recorded: UpgradedHistory) -> None:
+    verdict = recorded.verify()
     assert (verdict.signed, verdict.unsigned, verdict.discrepancies) == (20, 10, [])
 
 
-def test_both_versions_verify_beside_each_other(upgraded: Upgraded) -> None:
-    upgraded.history.events.store([EventRow.from_event(event) for event in NEW_EVENTS])
-    verdict = upgraded.verify()
+def test_both_versions_verify_beside_each_other(recorded: UpgradedHistory) -> None:
+    recorded.history.events.store([EventRow.from_event(event) for event in NEW_EVENTS])
+    verdict = recorded.verify()
     assert (verdict.signed, verdict.unsigned) == (20, 10 + len(NEW_EVENTS))
     assert verdict.discrepancies == []
-    regions = {event.region for event in list_events(upgraded.history, EventFilter())}
+    regions = {event.region for event in list_events(recorded.history, EventFilter())}
     assert regions == {"", "RegionOne"}
 
 
-def test_a_recorder_of_version_1_is_signed_by_this_one(upgraded: Upgraded) -> None:
-    upgraded.history.events.store([EventRow.from_event(event) for event in NEW_EVENTS])
+def test_a_recorder_of_version_1_is_signed_by_this_one(recorded: UpgradedHistory) -> None:
+    recorded.history.events.store([EventRow.from_event(event) for event in NEW_EVENTS])
     key = Ed25519PrivateKey.generate()
-    folder = upgraded.digests.with_name("new")
-    sign_history(upgraded.history, folder, key, NOW)
-    verdict = verify_history(upgraded.history, folder, key.public_key(), None)
+    folder = recorded.digests.with_name("new")
+    sign_history(recorded.history, folder, key, NOW)
+    verdict = verify_history(recorded.history, folder, key.public_key(), None)
     assert (verdict.signed, verdict.unsigned) == (30 + len(NEW_EVENTS), 0)
     assert verdict.discrepancies == []
     (file,) = read_digests(folder)
@@ -122,23 +122,23 @@ def test_a_recorder_of_version_1_is_signed_by_this_one(upgraded: Upgraded) -> No
     ],
 )
 def test_a_change_of_an_event_of_version_1_is_found(
-    upgraded: Upgraded, number: int, change: str
+    recorded: UpgradedHistory, number: int, change: str
 ) -> None:
-    upgraded.update(change, condition(number))
-    assert name(number) in upgraded.changed()
+    recorded.update(change, condition(number))
+    assert name(number) in recorded.changes()
 
 
 @pytest.mark.parametrize("is_signed", [True, False])
 @pytest.mark.parametrize("change", ["region = 'elsewhere'", "region = ''", "hash_version = 1"])
 def test_a_change_of_an_event_of_version_2_is_found(
-    upgraded: Upgraded, change: str, is_signed: bool
+    recorded: UpgradedHistory, change: str, is_signed: bool
 ) -> None:
-    upgraded.history.events.store([EventRow.from_event(event) for event in NEW_EVENTS])
-    key, folder = Ed25519PrivateKey.generate(), upgraded.digests.with_name("new")
+    recorded.history.events.store([EventRow.from_event(event) for event in NEW_EVENTS])
+    key, folder = Ed25519PrivateKey.generate(), recorded.digests.with_name("new")
     if is_signed:
-        sign_history(upgraded.history, folder, key, NOW)
-    upgraded.update(change, f"id = '{NEW_EVENTS[5].id}'")
-    verdict = verify_history(upgraded.history, folder, key.public_key(), None)
+        sign_history(recorded.history, folder, key, NOW)
+    recorded.update(change, f"id = '{NEW_EVENTS[5].id}'")
+    verdict = verify_history(recorded.history, folder, key.public_key(), None)
     expected = {
         ("changed", f"{event.id} {event.index}")
         for event in NEW_EVENTS
@@ -148,9 +148,9 @@ def test_a_change_of_an_event_of_version_2_is_found(
 
 
 @pytest.mark.parametrize("batch", ["recorder = 'r2'", "recorder = 'r1' AND batch = 1"])
-def test_another_version_of_a_whole_batch_is_found(upgraded: Upgraded, batch: str) -> None:
-    upgraded.update("hash_version = 2", batch)
-    assert len(upgraded.changed()) == 10
+def test_another_version_of_a_whole_batch_is_found(recorded: UpgradedHistory, batch: str) -> None:
+    recorded.update("hash_version = 2", batch)
+    assert len(recorded.changes()) == 10
 
 
 # The hashed form itself

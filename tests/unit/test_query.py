@@ -1,4 +1,4 @@
-"""Questions to the history, on the embedded engine: filters, order, limits, what comes, coverage."""
+"""Questions to the history, on the embedded engine: filters, order, limits, following, coverage."""
 
 from __future__ import annotations
 
@@ -24,29 +24,33 @@ from stackbus.query.events import count_events, follow_events, list_events
 from stackbus.query.filter import EventFilter, parse_time
 
 NOW = datetime(2026, 11, 24, tzinfo=UTC)
-CAPTURED = [event for one in golden() for event in normalise(one.body, "bus", NOW, one.service)]
+CAPTURED = [
+    event
+    for captured in golden()
+    for event in normalise(captured.body, "bus", NOW, captured.service)
+]
 
 
 @pytest.fixture(scope="module")
 def history(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
-    """Give a history of everything captured, which no test of this file changes."""
+    """Yield a history of everything captured, which no test of this file changes."""
     engine = open_engine(f"chdb://{tmp_path_factory.mktemp('query')}/history")
-    made = History(engine, Layout(), "r1")
-    made.migrate()
-    made.events.store([EventRow.from_event(event) for event in CAPTURED])
-    logged = [msgspec.structs.replace(one, channels=("log",)) for one in CAPTURED[:10]]
-    made.events.store([EventRow.from_event(event) for event in logged])
-    yield made
-    made.close()
+    history = History(engine, Layout(), "r1")
+    history.migrate()
+    history.events.store([EventRow.from_event(event) for event in CAPTURED])
+    logged = [msgspec.structs.replace(event, channels=("log",)) for event in CAPTURED[:10]]
+    history.events.store([EventRow.from_event(event) for event in logged])
+    yield history
+    history.close()
 
 
 @pytest.fixture
 def empty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[History]:
     engine = open_engine(f"chdb://{tmp_path_factory.mktemp('empty')}/history")
-    made = History(engine, Layout(), "r1")
-    made.migrate()
-    yield made
-    made.close()
+    history = History(engine, Layout(), "r1")
+    history.migrate()
+    yield history
+    history.close()
 
 
 def keys(events: list[Event] | Iterator[Event]) -> list[tuple[datetime, str, int]]:
@@ -56,34 +60,34 @@ def keys(events: list[Event] | Iterator[Event]) -> list[tuple[datetime, str, int
 IN_ORDER = sorted(CAPTURED, key=lambda event: (event.time, event.id, event.index))
 
 
-def found(history: History, wanted: EventFilter) -> list[tuple[datetime, str, int]]:
-    listed_keys = keys(list_events(history, wanted))
-    assert count_events(history, wanted) == len(listed_keys)
+def find(history: History, event_filter: EventFilter) -> list[tuple[datetime, str, int]]:
+    listed_keys = keys(list_events(history, event_filter))
+    assert count_events(history, event_filter) == len(listed_keys)
     return listed_keys
 
 
-def expected(passes: list[bool]) -> list[tuple[datetime, str, int]]:
+def keys_that_pass(passes: list[bool]) -> list[tuple[datetime, str, int]]:
     by_key = dict(zip(keys(CAPTURED), passes, strict=True))
     return [key for key in keys(IN_ORDER) if by_key[key]]
 
 
 @pytest.mark.parametrize("field", TEXT_FIELDS)
 def test_every_field_is_a_filter(history: History, field: str) -> None:
-    told = Counter(getattr(event, field) for event in CAPTURED)
-    for value in sorted(told)[:: max(1, len(told) // 5)]:
-        wanted = EventFilter({field: (value,)})
+    counts = Counter(getattr(event, field) for event in CAPTURED)
+    for value in sorted(counts)[:: max(1, len(counts) // 5)]:
+        event_filter = EventFilter({field: (value,)})
         if "*" not in value and "?" not in value:
             passes = [getattr(event, field) == value for event in CAPTURED]
-            assert found(history, wanted) == expected(passes)
+            assert find(history, event_filter) == keys_that_pass(passes)
 
 
 def test_several_values_are_any_of_them_and_several_fields_all(history: History) -> None:
-    wanted = EventFilter({"service": ("nova", "glance"), "outcome": ("failure",)})
+    event_filter = EventFilter({"service": ("nova", "glance"), "outcome": ("failure",)})
     passes = [
         event.service in {"nova", "glance"} and event.outcome == "failure" for event in CAPTURED
     ]
     assert any(passes)
-    assert found(history, wanted) == expected(passes)
+    assert find(history, event_filter) == keys_that_pass(passes)
 
 
 @pytest.mark.parametrize(
@@ -97,15 +101,17 @@ def test_several_values_are_any_of_them_and_several_fields_all(history: History)
         ("*\\*", lambda _: False),
     ],
 )  # fmt: skip
-def test_a_glob_is_no_like_pattern(history: History, pattern: str, fits: object) -> None:
+def test_only_star_and_question_mark_are_patterns(
+    history: History, pattern: str, fits: object
+) -> None:
     assert callable(fits)
     passes = [fits(event.type) for event in CAPTURED]
-    assert found(history, EventFilter({"type": (pattern,)})) == expected(passes)
+    assert find(history, EventFilter({"type": (pattern,)})) == keys_that_pass(passes)
 
 
 def test_times_attributes_payload_index_and_channels(history: History) -> None:
     middle = IN_ORDER[len(IN_ORDER) // 2].time
-    for wanted, passes in (
+    for event_filter, passes in (
         (EventFilter(since=middle), [event.time >= middle for event in CAPTURED]),
         (EventFilter(until=middle), [event.time < middle for event in CAPTURED]),
         (EventFilter(received_since=NOW), [True for _ in CAPTURED]),
@@ -126,15 +132,15 @@ def test_times_attributes_payload_index_and_channels(history: History) -> None:
         (EventFilter(channels=("bus", "log")), [True for _ in CAPTURED]),
         (EventFilter(channels=("opensearch",)), [False for _ in CAPTURED]),
     ):
-        assert found(history, wanted) == expected(passes)
+        assert find(history, event_filter) == keys_that_pass(passes)
 
 
 @pytest.mark.parametrize("value", ["'zz", "\\zz", "') OR 1=1 --", "{x:String}", "\x00", "é\u2028"])
 def test_a_value_is_never_sql(history: History, value: str) -> None:
     for field in ("resource_name", "type", "id"):
-        assert found(history, EventFilter({field: (value, f"*{value}*")})) == []
-    assert found(history, EventFilter(payload=value + "no such text")) == []
-    assert found(history, EventFilter(attributes=((value, value),))) == []
+        assert find(history, EventFilter({field: (value, f"*{value}*")})) == []
+    assert find(history, EventFilter(payload=value + "no such text")) == []
+    assert find(history, EventFilter(attributes=((value, value),))) == []
 
 
 def test_a_field_that_no_event_has_is_refused() -> None:
@@ -153,27 +159,29 @@ def test_a_field_that_no_event_has_is_refused() -> None:
         ("service", "swift", "cinder, designate, glance, heat, ironic, keystone, manila, .*"),
     ],
 )
-def test_a_word_that_a_field_never_has_is_refused(field: str, value: str, words: str) -> None:
+def test_a_value_that_a_field_never_has_is_refused(field: str, value: str, words: str) -> None:
     with pytest.raises(InputError, match=f"^{field}: '{value}' is not one of {words}$"):
         EventFilter({field: (value,)}).conditions()
     EventFilter({field: ("*",)}).conditions()
 
 
 def test_a_service_is_named_by_its_type_too(history: History) -> None:
-    by_type = found(history, EventFilter({"service": ("compute", "block-storage")}))
-    assert by_type == expected([event.service in {"nova", "cinder"} for event in CAPTURED])
+    by_type = find(history, EventFilter({"service": ("compute", "block-storage")}))
+    assert by_type == keys_that_pass([event.service in {"nova", "cinder"} for event in CAPTURED])
 
 
 @pytest.mark.parametrize("limit", [1, 7, 500, 100_000])
-def test_a_limit_gives_the_newest(history: History, limit: int) -> None:
+def test_a_limit_selects_the_newest(history: History, limit: int) -> None:
     assert keys(list_events(history, EventFilter(), limit)) == keys(IN_ORDER[-limit:])
 
 
 def test_events_are_counted_by_their_fields(history: History) -> None:
-    told = list(asking.count_by(history, EventFilter({"service": ("nova",)}), ["type", "outcome"]))
-    wanted = Counter((e.type, e.outcome) for e in CAPTURED if e.service == "nova")
-    assert {group.values: group.count for group in told} == wanted
-    assert [group.count for group in told] == sorted(wanted.values(), reverse=True)
+    groups = list(
+        asking.count_by(history, EventFilter({"service": ("nova",)}), ["type", "outcome"])
+    )
+    expected = Counter((e.type, e.outcome) for e in CAPTURED if e.service == "nova")
+    assert {group.values: group.count for group in groups} == expected
+    assert [group.count for group in groups] == sorted(expected.values(), reverse=True)
     assert not list(asking.count_by(history, EventFilter({"type": ("none",)}), ["type", "outcome"]))
     with pytest.raises(
         InputError, match="'payload' is not a text field of an event: give one of id, service"
@@ -181,23 +189,25 @@ def test_events_are_counted_by_their_fields(history: History) -> None:
         asking.count_by(history, EventFilter(), ["payload"])
 
 
-def test_values_that_change_places_are_counted_apart(empty: History) -> None:
+def test_exchanged_values_are_counted_apart(empty: History) -> None:
     pairs = [("p1", "p2"), ("p2", "p1"), ("p1", "p1"), ("p2", "p2"), ("p1", ""), ("", "p1")]
-    told = [
+    events = [
         msgspec.structs.replace(
             CAPTURED[0], id=f"{n} {m}", project_id=owner, actor_project_id=actor
         )
         for n, (owner, actor) in enumerate(pairs)
         for m in range(n + 1)
     ]
-    empty.events.store([EventRow.from_event(event) for event in told])
+    empty.events.store([EventRow.from_event(event) for event in events])
     groups = asking.count_by(empty, EventFilter(), ["project_id", "actor_project_id"])
     assert {group.values: group.count for group in groups} == {
         pair: n + 1 for n, pair in enumerate(pairs)
     }
 
 
-def test_pages_are_joined_without_a_seam(history: History, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_neither_overlap_nor_leave_gaps(
+    history: History, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(asking, "_PAGE_WITH_PAYLOAD", 7)
     monkeypatch.setattr(asking, "_PAGE", 7)
     assert keys(list_events(history, EventFilter())) == keys(IN_ORDER)
@@ -206,7 +216,7 @@ def test_pages_are_joined_without_a_seam(history: History, monkeypatch: pytest.M
     assert {bytes(event.payload) for event in lean} == {b"null"}
 
 
-def test_what_comes_is_followed_once_whatever_its_time(empty: History) -> None:
+def test_new_events_are_followed_once_whatever_their_time(empty: History) -> None:
     came: list[Event] = []
     ended = threading.Event()
 
@@ -221,8 +231,8 @@ def test_what_comes_is_followed_once_whatever_its_time(empty: History) -> None:
         now = msgspec.structs.replace(
             event, received=datetime.now(UTC), time=event.time - timedelta(days=number)
         )
-        other = msgspec.structs.replace(now, id=f"x{number}", service="glance")
-        empty.events.store([EventRow.from_event(now), EventRow.from_event(other)])
+        glance = msgspec.structs.replace(now, id=f"x{number}", service="glance")
+        empty.events.store([EventRow.from_event(now), EventRow.from_event(glance)])
     end = time.monotonic() + 10
     while len(came) < len(nova) and time.monotonic() < end:
         time.sleep(0.1)
@@ -233,7 +243,7 @@ def test_what_comes_is_followed_once_whatever_its_time(empty: History) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "wanted"),
+    ("text", "expected"),
     [
         ("-2h", NOW - timedelta(hours=2)),
         ("-1.5d", NOW - timedelta(hours=36)),
@@ -245,26 +255,26 @@ def test_what_comes_is_followed_once_whatever_its_time(empty: History) -> None:
         ("9999-12-31", datetime(2200, 1, 1, tzinfo=UTC)),
     ],
 )
-def test_a_time_is_read(text: str, wanted: datetime) -> None:
-    assert parse_time(text, "--since", NOW) == wanted
+def test_a_time_is_parsed(text: str, expected: datetime) -> None:
+    assert parse_time(text, "--since", NOW) == expected
 
 
 @pytest.mark.parametrize("text", ["", "2h", "yesterday", "-2", "-h", "-999999999w", "2026-13-01", "0001-01-01T00:00:00+23:00"])  # fmt: skip
-def test_what_is_no_time_is_named(text: str) -> None:
+def test_a_text_that_is_not_a_time_is_refused(text: str) -> None:
     with pytest.raises(InputError, match="--since: "):
         parse_time(text, "--since", NOW)
 
 
-def test_an_event_lists_every_channel_that_told_it(history: History) -> None:
-    told = {event.id: event.channels for event in list_events(history, EventFilter())}
+def test_an_event_lists_every_channel_that_carried_it(history: History) -> None:
+    channels = {event.id: event.channels for event in list_events(history, EventFilter())}
     logged = {event.id for event in CAPTURED[:10]}
-    assert told == {
+    assert channels == {
         event.id: ("bus", "log") if event.id in logged else ("bus",) for event in CAPTURED
     }
 
 
-def test_coverage_counts_each_channel_and_lists_what_one_missed(empty: History) -> None:
-    def stored(channel: str, service: str, numbers: range) -> None:
+def test_coverage_counts_each_channel_and_lists_missed_notifications(empty: History) -> None:
+    def store(channel: str, service: str, numbers: range) -> None:
         empty.events.store(
             [
                 EventRow.from_event(
@@ -276,24 +286,24 @@ def test_coverage_counts_each_channel_and_lists_what_one_missed(empty: History) 
             ],
         )
 
-    stored("bus", "nova", range(8))
-    stored("log", "nova", range(5, 10))
-    stored("log", "nova", range(5, 10))
-    stored("opensearch", "nova", range(4))
-    stored("bus", "glance", range(3))
-    told = covering.compare_channels(empty, None, None)
-    assert [(one.channel, one.service, one.told, one.only, one.missed) for one in told] == [
+    store("bus", "nova", range(8))
+    store("log", "nova", range(5, 10))
+    store("log", "nova", range(5, 10))
+    store("opensearch", "nova", range(4))
+    store("bus", "glance", range(3))
+    coverage = covering.compare_channels(empty, None, None)
+    assert [(row.channel, row.service, row.told, row.only, row.missed) for row in coverage] == [
         ("bus", "glance", 3, 3, 0),
         ("bus", "nova", 8, 1, 2),
         ("log", "nova", 5, 2, 5),
         ("opensearch", "nova", 4, 0, 6),
     ]
-    missed = list(covering.list_missed(empty, told, None, None, "bus"))
-    assert [(one.id, one.channels) for one in missed] == [
+    missed = list(covering.list_missed(empty, coverage, None, None, "bus"))
+    assert [(entry.id, entry.channels) for entry in missed] == [
         ("nova8", ("log",)),
         ("nova9", ("log",)),
     ]
-    assert {one.id for one in covering.list_missed(empty, told, None, None)} == {
+    assert {entry.id for entry in covering.list_missed(empty, coverage, None, None)} == {
         f"nova{n}" for n in range(10)
     }
-    assert list(covering.list_missed(empty, told, NOW, None)) == []
+    assert list(covering.list_missed(empty, coverage, NOW, None)) == []

@@ -32,8 +32,8 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What one notification says about one resource; an unknown text is empty.
 
     ``id`` and ``index`` together are the event's identity. Names and their order are a contract: a
-    new field is appended, so that whoever reads the CSV output by position is not broken, and each
-    version of the hashed form is the beginning of the next.
+    new field is appended, so that programs can read the CSV output by position, and each version of
+    the hashed form begins with the one before.
     """
 
     id: Annotated[str, _field("the notification's message_id: the same over every channel")]

@@ -50,7 +50,7 @@ _encode = msgspec.json.Encoder().encode
 def event_hash(event: Event, version: int) -> str:
     """Return the hash of an event that was recorded with a version of the hashed form.
 
-    Return an empty text, which is the hash of nothing, for an event that no recorder can have
+    Return an empty text, which no stored hash equals, for an event that no recorder can have
     written: its version does not exist, or a field that its version lacks has a value.
     """
     fields = HASHED_FIELDS.get(version)

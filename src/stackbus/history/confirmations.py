@@ -61,5 +61,5 @@ def channels_by_id(
     if not microseconds:
         return {}
     packed = base64.b64encode(struct.pack(f"<{len(microseconds)}q", *microseconds)).decode("ascii")
-    rows = session.query(query_name, _Channels, texts={"TIMES": packed})
+    rows = session.query(query_name, _Channels, placeholders={"TIMES": packed})
     return {row.id: set(row.channels) for row in rows}

@@ -1,7 +1,7 @@
 """The table ``events``: store each notification's events once, and read them back.
 
-The sink stores, ``query/`` reads. A notification that is in the table is not inserted again,
-whoever brings it: the channel that brought it again becomes a confirmation. Recorders that share an
+The sink stores, ``query/`` reads. A notification that is in the table is not inserted again: a
+second channel that carried it becomes a confirmation. Recorders that share an
 embedded history take turns. On a server, two that insert the same notification at the same moment
 make rows that replace each other, which is why queries read FINAL there.
 """

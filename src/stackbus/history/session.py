@@ -98,21 +98,21 @@ class Session:
         name: str,
         row_type: type[R],
         conditions: Sequence[str] = (),
-        texts: Mapping[str, str] | None = None,
+        placeholders: Mapping[str, str] | None = None,
         **parameters: object,
     ) -> Iterator[R]:
         """Run a query of ``queries.sql``; return its rows."""
-        return self.select(self.sql(name, conditions, texts), row_type, parameters)
+        return self.select(self.sql(name, conditions, placeholders), row_type, parameters)
 
     def query_lines(
         self,
         name: str,
         conditions: Sequence[str] = (),
-        texts: Mapping[str, str] | None = None,
+        placeholders: Mapping[str, str] | None = None,
         **parameters: object,
     ) -> Iterator[bytes]:
         """Run a query of ``queries.sql``; return its rows as JSON."""
-        return self._lines(self.sql(name, conditions, texts), parameters)
+        return self._lines(self.sql(name, conditions, placeholders), parameters)
 
     def select(self, sql: str, row_type: type[R], parameters: Mapping[str, object]) -> Iterator[R]:
         """Run a query; return its rows."""
@@ -120,17 +120,20 @@ class Session:
         return (decode(line) for line in self._lines(sql, parameters))
 
     def sql(
-        self, name: str, conditions: Sequence[str] = (), texts: Mapping[str, str] | None = None
+        self,
+        name: str,
+        conditions: Sequence[str] = (),
+        placeholders: Mapping[str, str] | None = None,
     ) -> str:
         """Return a query of ``queries.sql`` with its placeholders filled.
 
         ``$CONDITIONS`` becomes ``conditions``, whose values are parameters of the query. ``$FINAL``
-        merges rows that replace each other, where two writers may have inserted them. ``texts`` are
-        the other placeholders by name.
+        merges rows that replace each other, where two writers may have inserted them. The others
+        become the texts in ``placeholders``, by name.
         """
         filled = queries()[name].replace("$CONDITIONS", " AND ".join(conditions) or "true")
         filled = filled.replace("$FINAL", "" if self.has_one_writer else "FINAL")
-        for placeholder, text in (texts or {}).items():
+        for placeholder, text in (placeholders or {}).items():
             filled = filled.replace(f"${placeholder}", text)
         return filled
 

@@ -55,11 +55,11 @@ def count_by(history: History, event_filter: EventFilter, fields: Sequence[str])
     for name in fields:
         check_text_field(name)
     conditions, parameters = event_filter.conditions()
-    texts = {
+    placeholders = {
         "VALUES": f"array({', '.join(f'any(`{name}`)' for name in fields)})",
         "KEY": _group_key(fields),
     }
-    return history.session.query("events_by", Group, conditions, texts, **parameters)
+    return history.session.query("events_by", Group, conditions, placeholders, **parameters)
 
 
 def list_events(
