@@ -30,7 +30,7 @@ def prepare(run: ScenarioRun) -> None:
         image(admin, "base", visibility="public")
     compute = admin.cloud.compute
     for name, (ram, vcpus, disk) in FLAVORS.items():
-        if compute.find_change_flavor(name) is None:
+        if compute.find_flavor(name) is None:
             admin.do(
                 "nova.flavor.create",
                 compute.create_flavor,
@@ -51,7 +51,7 @@ def server(
         cloud.compute.create_server,
         name=extra.pop("name", "server"),
         image_id=next(iter(cloud.image.images(name="base"))).id,
-        flavor_id=cloud.compute.find_change_flavor(flavor).id,
+        flavor_id=cloud.compute.find_flavor(flavor).id,
         networks=[{"uuid": net.id}],
         **extra,
     )
@@ -226,9 +226,9 @@ def _change_state(admin: Actor, alice: Actor, instance: Any) -> None:
     step("start", api.start_server)
     step("lock", api.lock_server)
     step("unlock", api.unlock_server)
-    step("resize", api.resize_server, api.find_change_flavor("medium"), then=("VERIFY_RESIZE",))
+    step("resize", api.resize_server, api.find_flavor("medium"), then=("VERIFY_RESIZE",))
     step("confirm_resize", api.confirm_server_resize)
-    step("resize", api.resize_server, api.find_change_flavor("small"), then=("VERIFY_RESIZE",))
+    step("resize", api.resize_server, api.find_flavor("small"), then=("VERIFY_RESIZE",))
     step("revert_resize", api.revert_server_resize)
     base = next(iter(alice.cloud.image.images(name="base"))).id
     step("rebuild", api.rebuild_server, image=base, name="rebuilt")
@@ -304,7 +304,7 @@ def _create_impossible(admin: Actor, alice: Actor, net: Any) -> None:
         api.create_server,
         name="none",
         image_id="11111111-1111-4111-8111-111111111111",
-        flavor_id=api.find_change_flavor("small").id,
+        flavor_id=api.find_flavor("small").id,
         networks=[{"uuid": net.id}],
         refused=True,
         id_of=lambda _: None,
@@ -326,7 +326,7 @@ def _create_many(alice: Actor, net: Any) -> None:
         "server": {
             "name": name,
             "imageRef": base,
-            "flavorRef": api.find_change_flavor("small").id,
+            "flavorRef": api.find_flavor("small").id,
             "min_count": 2,
             "max_count": 2,
             "networks": [{"uuid": net.id}],
