@@ -2,7 +2,7 @@
 
 ``load`` reads a YAML file, ``parse`` a resource that the operator received. ``topology.py`` builds
 the items in RabbitMQ from the result. Validation reports every mistake in one run, each with its
-path in the document, its value, and what to do. Everything else that MOSK's resource holds beside
+path in the document, its value, and a remedy. Everything else that MOSK's resource holds beside
 ``spec.features.services`` and ``spec.features.messaging.notifications.external`` is ignored.
 """
 
@@ -68,7 +68,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic: its name, its filter (None lets all pass), and what its consumer may do."""
+    """One topic: its name, its filter (None lets all pass), and its consumer's access."""
 
     name: str
     services: tuple[str, ...] | None = None
