@@ -2,7 +2,7 @@
 """Write deploy/crd/openstackdeployments.yaml; with --check, exit 1 if it differs from the code.
 
 Kubernetes validates the resource by this definition. It uses the lists and patterns of
-``expose/deployment.py``; tests/kubernetes/test_crd.py gives both the same table of wrong resources.
+``expose/validation.py``; tests/kubernetes/test_crd.py gives both the same table of wrong resources.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from os_service_types import ServiceTypes
 from stackbus import units
 from stackbus.bus.names import PRIORITIES
 from stackbus.bus.routing import PATTERN_WORD, PROJECT_ID
-from stackbus.expose import deployment as checks
+from stackbus.expose import validation as checks
 from stackbus.services import BY_NAME, SERVICES
 
 DEFINITION = Path(__file__).parent.parent / "deploy" / "crd" / "openstackdeployments.yaml"

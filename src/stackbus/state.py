@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING
 from stackbus.errors import StackbusError
 from stackbus.files import locked, write_private
 
-if TYPE_CHECKING:  # imports cryptography and pydantic: 0.3 s
+if TYPE_CHECKING:  # imports cryptography: 0.1 s
     from stackbus.expose.credentials import Credentials, Endpoint
 
 _LOCK_SECONDS = 60.0

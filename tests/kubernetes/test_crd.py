@@ -10,7 +10,7 @@ import pytest
 import yaml
 
 from stackbus.errors import InvalidDeployment
-from stackbus.expose.deployment import MAX_TOPICS, parse
+from stackbus.expose.validation import MAX_TOPICS, parse
 from tests.kubernetes.conftest import as_administrator
 from tests.kubernetes.schema import complaints
 from tests.unit.test_deployment import BAD, GOOD, REMOVED, E, change

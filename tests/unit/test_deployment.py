@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stackbus.errors import InputError, InvalidDeployment
-from stackbus.expose.deployment import EXTERNAL, Queue, Topic, binding_keys, load, parse
+from stackbus.expose.deployment import Queue, Topic, binding_keys
+from stackbus.expose.validation import EXTERNAL, load, parse
 
 GOOD: dict[str, Any] = {
     "apiVersion": "lcm.mirantis.com/v1alpha1",

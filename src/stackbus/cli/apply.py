@@ -5,7 +5,7 @@ from __future__ import annotations
 from stackbus.cli import options
 from stackbus.cli.output import Format, errors, progress
 from stackbus.cli.plan import show_plan
-from stackbus.expose.deployment import load
+from stackbus.expose.validation import load
 from stackbus.wiring.broker import open_broker, require_up
 from stackbus.wiring.control import plan_and_apply
 

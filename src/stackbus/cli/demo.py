@@ -12,7 +12,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from stackbus import logs
 from stackbus.cli.output import errors, note, show_table, stderr
 from stackbus.demo import demo as demonstration
-from stackbus.expose.deployment import load
+from stackbus.expose.validation import load
 
 
 def demo(

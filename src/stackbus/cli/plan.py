@@ -5,7 +5,7 @@ from __future__ import annotations
 from stackbus.cli import options
 from stackbus.cli.output import Format, errors, note, progress, show, stdout
 from stackbus.expose.apply import Plan
-from stackbus.expose.deployment import load
+from stackbus.expose.validation import load
 from stackbus.wiring.broker import open_broker, require_up
 from stackbus.wiring.control import exposure
 

@@ -13,7 +13,8 @@ from stackbus.broker.node import Description, NodeOptions
 from stackbus.cli import options
 from stackbus.cli.output import errors, note, progress
 from stackbus.errors import InputError
-from stackbus.expose.deployment import Deployment, load
+from stackbus.expose.deployment import Deployment
+from stackbus.expose.validation import load
 from stackbus.settings import Settings
 from stackbus.state import StateFolder
 from stackbus.wiring.broker import open_broker

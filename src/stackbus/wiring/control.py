@@ -16,8 +16,9 @@ from stackbus.bus.names import RECORD_TOPIC, service_user
 from stackbus.expose import dropin
 from stackbus.expose.apply import Exposure, Plan
 from stackbus.expose.credentials import Endpoint, prepare_credentials, secret_name
-from stackbus.expose.deployment import NOTHING, Deployment, Topic, load
+from stackbus.expose.deployment import NOTHING, Deployment, Topic
 from stackbus.expose.secrets import NAMESPACE
+from stackbus.expose.validation import load
 from stackbus.services.service import Service
 from stackbus.settings import Settings
 from stackbus.state import StateFolder

@@ -42,8 +42,9 @@ from stackbus.expose.cluster.status import Report, TopicReport
 from stackbus.expose.cluster.store import KubernetesStore, Objects, is_ours
 from stackbus.expose.cluster.telling import Tell
 from stackbus.expose.credentials import Credentials, Endpoint, Generations, secret_name
-from stackbus.expose.deployment import API_VERSION, KIND, NOTHING, Deployment, parse
+from stackbus.expose.deployment import API_VERSION, KIND, NOTHING, Deployment
 from stackbus.expose.secrets import NAMESPACE, OWN_NAMESPACE, Secret, as_object
+from stackbus.expose.validation import parse
 from stackbus.metrics import (
     BROKER_REACHABLE,
     CERTIFICATE_EXPIRES,
