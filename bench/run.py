@@ -1,19 +1,19 @@
-"""Benchmarks, as ratios within one run: ``make bench``, or one part: ``python bench/run.py relay``.
+"""Speed, as ratios within one run: ``make bench``, or one part: ``python bench/run.py relay``.
 
-Absolute figures depend on the machine, so each stands beside a peer or a limit that ran on the same
-broker a few minutes before. No figure fails a build. ``scripts/benchmarks.py`` pastes the printed
-tables into docs/benchmarks.md.
+Absolute figures depend on the machine more than on stackbus, so each is printed beside a peer or a
+limit that ran on the same broker minutes before. No result fails a build. ``scripts/benchmarks.py``
+pastes the printed tables into docs/benchmarks.md.
 
-    start      CPU time of `stackbus --help` and `topics`, beside kubectl and openstack
-    apply      100 topics by one definitions call, and by one HTTP call for each object
-    relay      the relay, and RabbitMQ's own shovel, which forwards messages unread
-    latency    time from a service's publish to the consumer, at 500 notifications a second
+    start      CPU time of `stackbus --help` and `topics`, against kubectl and openstack
+    apply      100 topics by one definitions call, against one HTTP call for each object
+    relay      the relay against RabbitMQ's shovel, which moves the same messages unread
+    latency    from a service's publish to the consumer, at 500 a second
     backlog    memory of the relay over a long backlog (--backlog, default 100000)
-    exposure   rate of a service's confirmed publishes with 0, 1, 5 and 20 topics
-    operator   time from a change of the resource to a consumer's first message; 100 topics; idling
-    record     the recorder, a consumer that only acknowledges, and one worker of
+    exposure   confirmed publishes of a service with 0, 1, 5 and 20 topics
+    operator   from a change of the resource to a consumer's first message; 100 topics; idle load
+    record     the recorder against a consumer that only acknowledges, and against one worker of
                ceilometer-agent-notification, on the same broker and messages; bytes on disk
-    search     time from a topic's exchange to an answer of the history, at 1,000 a second
+    search     from a topic's exchange to an answer of the history, at 1,000 a second
     hoard      memory of the recorder over a backlog (--backlog) and over a tenth of it
     questions  the three questions of auditors with --events (default 5,000,000) and with a tenth
 """
@@ -534,16 +534,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("parts", nargs="*", help="parts to run; default: all")
-    parser.add_argument(
-        "--backlog", type=int, default=100_000, help="notifications of the parts backlog and hoard"
-    )
-    parser.add_argument(
-        "--messages", type=int, default=300_000, help="notifications of the part record"
-    )
-    parser.add_argument(
-        "--events", type=int, default=5_000_000, help="events of the part questions"
-    )
+    parser.add_argument("parts", nargs="*", help="the parts to run (default: all)")
+    parser.add_argument("--backlog", type=int, default=100_000)
+    parser.add_argument("--messages", type=int, default=300_000, help="of the part record")
+    parser.add_argument("--events", type=int, default=5_000_000, help="of the part questions")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder, node(Path(folder)) as broker:
         control = exposure(broker, broker.state / "store")

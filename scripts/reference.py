@@ -113,14 +113,14 @@ def metric_list() -> str:
 def outer_bus() -> str:
     """Return the page about the messages of a topic: routing key, properties, scrubbing."""
     names = ", ".join(f"`{name}`" for name in scrub.SENSITIVE_NAMES)
-    endings = ", ".join(f"`{ending}`" for ending in scrub.HARMLESS_SUFFIXES)
+    suffixes = ", ".join(f"`{suffix}`" for suffix in scrub.HARMLESS_SUFFIXES)
     secrets = "; ".join(
-        f"`{field}` in `{prefix}.*`" for one in SERVICES for prefix, field in one.secrets
+        f"`{field}` in `{prefix}.*`" for service in SERVICES for prefix, field in service.secrets
     )
     services = "\n".join(
-        f"| {one.name} | `{one.type}` | `{one.exchange}` | "
-        f"{', '.join(f'`{word}`' for word in one.event_types)} |"
-        for one in SERVICES
+        f"| {service.name} | `{service.type}` | `{service.exchange}` | "
+        f"{', '.join(f'`{word}`' for word in service.event_types)} |"
+        for service in SERVICES
     )
     return f"""# The outer bus
 
@@ -166,7 +166,7 @@ the bare notification.
 The relay replaces a value by `***` if its name contains one of these words, in any case and with any
 separators: {names}.
 
-Exceptions: the name ends with one of {endings}; the value is empty, true, false or null; the value is
+Exceptions: the name ends with one of {suffixes}; the value is empty, true, false or null; the value is
 masked already.
 
 These fields are secret in some events only: {secrets}. The relay reads
@@ -219,12 +219,11 @@ def events() -> str:
             event_type, payload = str(notification["event_type"]), notification["payload"]
             event = normalise(path.read_bytes(), "bus", datetime.now(UTC), service.name)[0]
             kinds[event_type] = event.resource_type, event.action
-            told = [False, False, bool(event.user_id)]
+            has_ids = [False, False, bool(event.user_id)]
             if isinstance(payload, Mapping):
-                told[0] = bool(service.read_resource_id(event_type, payload))
-                told[1] = bool(service.read_project_id(event_type, payload))
-            priority = str(notification["priority"]).lower()
-            rows[event_type, _format(payload)].append((priority, told))
+                has_ids[0] = bool(service.read_resource_id(event_type, payload))
+                has_ids[1] = bool(service.read_project_id(event_type, payload))
+            rows[event_type, _format(payload)].append((event.priority, has_ids))
         for (event_type, form), captured in sorted(rows.items()):
             priorities = ", ".join(sorted({priority for priority, _ in captured}))
             columns = zip(*(flags for _, flags in captured), strict=True)

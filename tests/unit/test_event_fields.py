@@ -15,10 +15,9 @@ import pytest
 from tests.conftest import golden
 
 from stackbus.cli import events as command
-from stackbus.events.model import FIELD_INFO, FIELDS, TEXT_FIELDS, Event
+from stackbus.events.model import FIELD_INFO, FIELDS, HASHED_FIELDS, TEXT_FIELDS, Event
 from stackbus.events.normalise import normalise
 from stackbus.history.batches import EventRow
-from stackbus.history.chain import HASHED_FIELDS
 from stackbus.history.events import Link
 from stackbus.history.history import History
 from stackbus.history.session import Layout, open_engine

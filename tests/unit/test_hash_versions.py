@@ -14,11 +14,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.conftest import golden
 
 import stackbus.history.session
-from stackbus.events.model import FIELDS, Event
+from stackbus.events.model import FIELDS, HASHED_FIELDS, Event
 from stackbus.events.normalise import normalise
 from stackbus.history import chain
 from stackbus.history.batches import EventRow
-from stackbus.history.chain import HASH_VERSION, HASHED_FIELDS, batch_hash, event_hash
+from stackbus.history.chain import HASH_VERSION, batch_hash, event_hash
 from stackbus.history.engine import Engine
 from stackbus.history.history import History
 from stackbus.history.session import Layout, migrations, open_engine

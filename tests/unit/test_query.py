@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections import Counter
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
 import msgspec
 import pytest
-from tests.conftest import golden
+from tests.conftest import golden, wait_until
 
 from stackbus.errors import InputError
 from stackbus.events.model import TEXT_FIELDS, Event
@@ -217,13 +216,14 @@ def test_pages_neither_overlap_nor_leave_gaps(
 
 
 def test_new_events_are_followed_once_whatever_their_time(empty: History) -> None:
-    came: list[Event] = []
-    ended = threading.Event()
+    followed: list[Event] = []
+    is_stopped = threading.Event()
 
     def follow() -> None:
-        came.extend(follow_events(empty, EventFilter({"service": ("nova",)}), began, ended.is_set))
+        event_filter = EventFilter({"service": ("nova",)})
+        followed.extend(follow_events(empty, event_filter, start, is_stopped.is_set))
 
-    began = datetime.now(UTC)
+    start = datetime.now(UTC)
     thread = threading.Thread(target=follow)
     thread.start()
     nova = [event for event in CAPTURED if event.service == "nova"][:30]
@@ -233,13 +233,13 @@ def test_new_events_are_followed_once_whatever_their_time(empty: History) -> Non
         )
         glance = msgspec.structs.replace(now, id=f"x{number}", service="glance")
         empty.events.store([EventRow.from_event(now), EventRow.from_event(glance)])
-    end = time.monotonic() + 10
-    while len(came) < len(nova) and time.monotonic() < end:
-        time.sleep(0.1)
-    ended.set()
-    thread.join()
-    assert [event.id for event in came if event.service != "nova"] == []
-    assert sorted(event.id for event in came) == sorted(event.id for event in nova)
+    try:
+        wait_until(lambda: len(followed) >= len(nova))
+    finally:
+        is_stopped.set()
+        thread.join()
+    assert [event.id for event in followed if event.service != "nova"] == []
+    assert sorted(event.id for event in followed) == sorted(event.id for event in nova)
 
 
 @pytest.mark.parametrize(

@@ -2,8 +2,8 @@
 
 ``normalise.py`` makes events, ``history/`` stores them, ``query/`` and the doors return them. The
 table's columns, filters, options of the command line, printed columns and the reference page follow
-from this list. To add a field, append it to ``Event`` and to a new version of the hashed form
-(``history/chain.py``), and add its column by a migration (``history/schema/``).
+from this list. To add a field, append it to ``Event`` and to a new version of HASHED_FIELDS (which
+``history/chain.py`` hashes), and add its column by a migration (``history/schema/``).
 """
 
 from __future__ import annotations
@@ -133,6 +133,26 @@ FIELD_INFO: Mapping[str, FieldInfo] = {
 
 FIELDS = tuple(FIELD_INFO)
 """The fields' names, in that order."""
+
+HASHED_FIELDS: Mapping[int, tuple[str, ...]] = {
+    1: (
+        "id", "index", "time", "received", "service", "type", "action", "phase", "outcome",
+        "priority", "publisher", "host", "resource_type", "resource_id", "resource_name",
+        "project_id", "user_id", "user_name", "actor_project_id", "request_id",
+        "global_request_id", "address", "attributes", "payload", "channels",
+    ),
+    2: (
+        "id", "index", "time", "received", "service", "type", "action", "phase", "outcome",
+        "priority", "publisher", "host", "resource_type", "resource_id", "resource_name",
+        "project_id", "user_id", "user_name", "actor_project_id", "request_id",
+        "global_request_id", "address", "attributes", "payload", "channels", "region",
+    ),
+}  # fmt: skip
+"""The fields that an event's hash covers, in order, by version of the hashed form.
+
+A version that was released never changes: events recorded with it could no longer be verified. A
+new field of ``Event`` is a new version whose list extends the one before.
+"""
 
 TEXT_FIELDS = tuple(name for name, info in FIELD_INFO.items() if info.type is str)
 """The fields that are texts. A question can filter and group events by each of them."""

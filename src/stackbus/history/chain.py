@@ -8,11 +8,11 @@ extends the chain; ``query/signing.py`` signs it and ``query/verification.py`` v
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import msgspec
 
-from stackbus.events.model import FIELDS, Event
+from stackbus.events.model import FIELDS, HASHED_FIELDS, Event
 
 FIRST_PREVIOUS = "0" * 64
 """The ``previous`` of a recorder's first batch, which has no batch before it."""
@@ -20,26 +20,6 @@ FIRST_PREVIOUS = "0" * 64
 SHORT = 16
 """Hexadecimal digits of an event's hash in its row and in digests. They identify the event; the
 proof is the batch's hash, which covers all 64 digits."""
-
-HASHED_FIELDS: Mapping[int, tuple[str, ...]] = {
-    1: (
-        "id", "index", "time", "received", "service", "type", "action", "phase", "outcome",
-        "priority", "publisher", "host", "resource_type", "resource_id", "resource_name",
-        "project_id", "user_id", "user_name", "actor_project_id", "request_id",
-        "global_request_id", "address", "attributes", "payload", "channels",
-    ),
-    2: (
-        "id", "index", "time", "received", "service", "type", "action", "phase", "outcome",
-        "priority", "publisher", "host", "resource_type", "resource_id", "resource_name",
-        "project_id", "user_id", "user_name", "actor_project_id", "request_id",
-        "global_request_id", "address", "attributes", "payload", "channels", "region",
-    ),
-}  # fmt: skip
-"""The fields that an event's hash covers, in order, by version of the hashed form.
-
-A version that was released never changes: events recorded with it could no longer be verified. A
-new field of ``Event`` is a new version whose list extends the one before.
-"""
 
 HASH_VERSION = max(HASHED_FIELDS)
 """The version with which new batches are hashed. It covers all fields of ``Event``."""
