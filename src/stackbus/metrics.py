@@ -1,4 +1,4 @@
-"""Every metric of stackbus: what it counts, and what to do when it is high.
+"""Every metric of stackbus, with its meaning and the remedy when it is high.
 
 ``stackbus relay``, ``record`` and ``operator`` serve them over HTTP with ``--metrics``.
 ``docs/reference/metrics.md`` is generated from this file.

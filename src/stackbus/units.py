@@ -18,7 +18,7 @@ SIZE = re.compile(r"([0-9]{1,15})(B|[kKMGT]B|[KMGT]iB)")
 
 
 def parse_duration(text: str) -> timedelta:
-    """Read ``30s``, ``1.5h`` or ``7d``. Raises ValueError that says what was expected."""
+    """Read ``30s``, ``1.5h`` or ``7d``. Raises ValueError that names the expected form."""
     match = DURATION.fullmatch(text)
     if match is None:
         raise ValueError(
@@ -31,7 +31,7 @@ def parse_duration(text: str) -> timedelta:
 
 
 def parse_size(text: str) -> int:
-    """Read ``512MiB`` or ``2GB`` as bytes. Raises ValueError that says what was expected."""
+    """Read ``512MiB`` or ``2GB`` as bytes. Raises ValueError that names the expected form."""
     match = SIZE.fullmatch(text)
     if match is None:
         raise ValueError(

@@ -196,7 +196,7 @@ def test_the_log_restores_what_the_bus_lost_and_both_losses_are_counted(
     # A notification of both channels has its actor from the bus, which says more about it.
     both = topic.events("--channel", "log", "--service", "nova")
     assert any(event["user_name"] for event in both)
-    assert "log: 0 told" in topic.record_until_idle("--logs", str(logs), idle="3s")
+    assert "log: 0 received" in topic.record_until_idle("--logs", str(logs), idle="3s")
 
 
 def test_an_index_of_opensearch_is_a_channel_too(topic: Recorded) -> None:

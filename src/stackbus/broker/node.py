@@ -266,29 +266,29 @@ def _choose_ports(
     previous: Ports | None, options: NodeOptions, listen: str, within: range
 ) -> Ports:
     """Choose the given ports, else those of the last start, else free ones."""
-    given = {"amqp": options.port_amqp, "amqps": options.port_amqps}
-    taken: set[int] = set()
+    requested = {"amqp": options.port_amqp, "amqps": options.port_amqps}
+    used: set[int] = set()
     ports = {}
     for name in Ports.__dataclass_fields__:
-        host = listen if name in given else LOOPBACK
-        port = given.get(name) or (getattr(previous, name) if previous else None)
+        host = listen if name in requested else LOOPBACK
+        port = requested.get(name) or (getattr(previous, name) if previous else None)
         if port is None:
-            port = free_port(host, taken, within)
-        elif port in taken or not is_free(host, port):
+            port = free_port(host, used, within)
+        elif port in used or not is_free(host, port):
             raise PortTaken(
                 f"port {port} ({name}) on {host} is in use: stop the process that uses it, or "
                 "choose another port with --port-amqp or --port-amqp-tls"
             )
         ports[name] = port
-        taken.add(port)
+        used.add(port)
     return Ports(**ports)
 
 
-def free_port(host: str, taken: set[int], within: range = PORTS) -> int:
-    """Return a random free port on ``host`` that is not in ``taken``."""
+def free_port(host: str, used: set[int], within: range = PORTS) -> int:
+    """Return a random free port on ``host`` that is not in ``used``."""
     for _ in range(1000):
         port = secrets.choice(within)
-        if port not in taken and is_free(host, port):
+        if port not in used and is_free(host, port):
             return port
     raise StackbusError(f"no free port between {within[0]} and {within[-1]} on {host}")
 

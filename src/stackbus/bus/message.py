@@ -28,7 +28,7 @@ _PERSISTENT = 2
 
 @dataclass(frozen=True, slots=True)
 class Label:
-    """Where a notification goes on the outer bus, and what its properties say.
+    """The routing key of a notification on the outer bus, and its properties.
 
     ``timestamp``: when the service sent it, in seconds since 1970, None if it does not say.
     """

@@ -1,6 +1,6 @@
 """Every name on the bus, once. Pure.
 
-``expose/topology.py`` creates in RabbitMQ what is named here, ``relay/relay.py`` publishes to it,
+``expose/topology.py`` creates the named items in RabbitMQ, ``relay/relay.py`` publishes to it,
 and ``expose/status.py``, ``expose/tail.py`` and the recorder read it.
 
     inner vhost: control exchanges -> INTAKE -> relay; unreadable bodies -> QUARANTINE

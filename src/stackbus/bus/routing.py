@@ -89,7 +89,7 @@ def matches(pattern: str, event_type: str) -> bool:
 
 
 def short_string(text: str) -> str:
-    """Cut ``text``, at the end of a character, to what a short string of AMQP holds."""
+    """Cut ``text``, at the end of a character, to the length of an AMQP short string."""
     encoded = text.encode("utf-8", "replace")
     return text if len(encoded) <= _MAX_BYTES else encoded[:_MAX_BYTES].decode("utf-8", "ignore")
 

@@ -41,7 +41,7 @@ class Consumer:
             channel.basic_consume(queue, self._deliver)
 
     def receive(self, seconds: float) -> list[AmqpDelivery]:
-        """Return what was delivered; wait up to ``seconds`` for the first delivery.
+        """Return the new deliveries; wait up to ``seconds`` for the first delivery.
 
         Raises BrokerError if a queue was deleted.
         """

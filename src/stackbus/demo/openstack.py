@@ -2,7 +2,7 @@
 
 ``demo.py`` installs and starts both, makes API calls on them with ``call_apis``, and stops them.
 Each is configured by its recipe and by the drop-in that ``stackbus config`` prints, so the
-demonstration shows what an administrator would get.
+demonstration has an administrator's configuration.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""Normalise: turn one notification into events: who did what to which resource, with which result.
+"""Normalise: turn one notification into events, each with actor, action, resource and outcome.
 
 Pure. The recorder hands over each body that a channel delivered; the events go on to the history.
-This file reads what all services have in common: actor, time, priority, outcome. The resources are
-read by the service's file (``services/<service>.py``), actions are translated by ``actions.py``.
+This file reads the parts that are the same for all services: actor, time, priority, outcome. The
+service's file (``services/<service>.py``) reads the resources, ``actions.py`` translates actions.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the control plane needs of RabbitMQ's management API: a Protocol.
+"""RabbitMQ's management API, as the control plane uses it: a Protocol.
 
 ``clients/management.py`` is the real one.
 """

@@ -3,14 +3,14 @@
 ``Exposure.plan`` reads the Secrets and the broker and returns a ``Plan``, a value that can be
 printed. ``Exposure.apply`` carries it out in an order that survives a stop at any call:
 
-1. the ledger, with every name that is about to be created: what then appears is known as ours;
+1. the ledger, with every name that is about to be created: from then on it is known as ours;
 2. the Secrets: no password is in the broker before it is in a Secret;
-3. deletions of what goes or is replaced, users first;
+3. deletions of the removed and replaced items, users first;
 4. one import of definitions, with everything that is to be created or changed;
 5. deletions of the Secrets, and of the names in the ledger, that are gone.
 
 Where the outer bus has a broker of its own, steps 1, 3, 4 and the ledger of step 5 run for both
-brokers in turn. After a stop, the next run reads everything again and does what is left.
+brokers in turn. After a stop, the next run reads everything again and does the rest.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class Side:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """What one apply does on one side. ``ledger`` is the one that holds afterwards."""
+    """The share of one apply on one side. ``ledger`` is the one that holds afterwards."""
 
     side: Side = field(repr=False)
     steps: tuple[Change, ...]
@@ -73,7 +73,7 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """Everything that one apply does: its ``steps``, which are printed, and what they take.
+    """Everything that one apply does: its ``steps``, which are printed, and their data.
 
     ``credentials`` are those that hold afterwards, None if nothing is to be left.
     """
@@ -121,7 +121,7 @@ class Exposure:
         return self._plan(deployment, self._read_brokers())
 
     def plan_rotation(self, deployment: Deployment, topic: str, *, grace: timedelta) -> Plan:
-        """Return what a rotation of ``topic``'s credentials would do.
+        """Return the plan of a rotation of ``topic``'s credentials.
 
         The old credentials work for ``grace``; zero revokes them. Raises InputError for a topic
         that ``deployment`` does not expose.
@@ -139,7 +139,7 @@ class Exposure:
         return self._plan(deployment, actuals, {topic: rotated})
 
     def plan_withdrawal(self) -> Plan:
-        """Return what it takes to remove everything that is ours: topics, Secrets and users.
+        """Return the plan to remove everything that is ours: topics, Secrets and users.
 
         A vhost goes only if nobody else has anything in it. Raises BrokerError.
         """
@@ -283,7 +283,7 @@ def _write_ledger(side: Side, ledger: Ledger) -> None:
 
 
 def _delete_items(part: Part, progress: Callable[[str], None]) -> None:
-    """Delete what goes and what is replaced, less what RabbitMQ deletes along with it."""
+    """Delete the removed and replaced items, less those that RabbitMQ deletes along."""
     removed = {step.key for step in part.steps if step.sign == "-" or step.replace}
     for step in part.steps:
         kind = kind_of(step.key)
@@ -293,7 +293,7 @@ def _delete_items(part: Part, progress: Callable[[str], None]) -> None:
 
 
 def _definitions(part: Part) -> dict[str, list[dict[str, object]]]:
-    """Return what is to be created or changed, as RabbitMQ imports it; {} for nothing."""
+    """Return the created and changed items as RabbitMQ imports them; {} for none."""
     written = {step.key for step in part.steps if step.sign != "-"}
     written |= _lost_bindings(part)
     definitions: dict[str, list[dict[str, object]]] = {}

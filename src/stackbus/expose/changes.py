@@ -1,4 +1,4 @@
-"""The changes that lead from what the broker has to what should exist: a value. Pure.
+"""The changes that lead from the actual items to the desired ones: a value. Pure.
 
 ``Actual.from_definitions`` reads ``GET /api/definitions``, ``changes`` compares it with the
 topology, and ``apply.py`` carries the result out: ``stackbus plan`` prints what ``stackbus apply``
@@ -116,7 +116,7 @@ class Actual:
         return Actual(items, Ledger.from_json(next(values, None)))
 
     def bus_state(self, inner: str, outer: str) -> BusState:
-        """Return what the topology of these two vhosts depends on."""
+        """Return the state on which the topology of these two vhosts depends."""
         key, _ = vhost.item(inner)
         return BusState(
             inner,
@@ -192,7 +192,7 @@ def changes(desired: Items, actual: Actual) -> list[Change]:
 
 
 def withdrawal(actual: Actual) -> list[Change]:
-    """Return every step that removes what is ours; a vhost goes if nobody else uses it."""
+    """Return every step that removes our items; a vhost goes if nobody else uses it."""
     steps = changes({}, actual)
     removed = {step.key for step in steps}
     for key in sorted(actual.ledger.owned):

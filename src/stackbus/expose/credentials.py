@@ -1,9 +1,10 @@
 """The credentials of consumers and of the bus' own users, and the server's certificate.
 
-``prepare_credentials`` reads the Secrets, keeps what is still good, and makes what is missing,
-broken or about to expire, with ``certificates.py``. Of the result, ``topology.py`` puts users and
-passwords into RabbitMQ, ``apply.py`` writes the Secrets, and the doors install the server's
-certificate. The clock is an argument; passwords and keys come from the system's random source.
+``prepare_credentials`` reads the Secrets, keeps the good credentials, and replaces the missing,
+the broken and those about to expire, with ``certificates.py``. Of the result, ``topology.py`` puts
+users and passwords into RabbitMQ, ``apply.py`` writes the Secrets, and the doors install the
+server's certificate. The clock is an argument; passwords and keys come from the system's random
+source.
 """
 
 from __future__ import annotations

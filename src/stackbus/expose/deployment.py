@@ -26,7 +26,7 @@ class Queue:
 
 @dataclass(frozen=True, slots=True)
 class Topic:
-    """One topic: its name, its filter (None lets all pass), and what its consumer may do."""
+    """One topic: its name, its filter (None lets all pass), and its consumer's access."""
 
     name: str
     services: tuple[str, ...] | None = None

@@ -30,7 +30,7 @@ _MAX_DROPPED = 10_000
 
 
 class StatusApi(Protocol):
-    """What status needs of the management API; ``clients/management.py`` is the real one."""
+    """The management API, as status uses it; ``clients/management.py`` is the real one."""
 
     def global_parameter(self, name: str) -> Mapping[str, object] | None:
         """Return the value of a global parameter."""

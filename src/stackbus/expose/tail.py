@@ -95,7 +95,7 @@ def consume(
 ) -> Generator[tuple[Message, Acknowledge]]:
     """Yield what ``topic``'s queues hold and receive, until ``end``.
 
-    At the end RabbitMQ requeues what was not acknowledged or did not pass the filter.
+    At the end RabbitMQ requeues the messages that were not acknowledged or did not pass the filter.
     """
     queues = [queue_name(topic, priority) for priority in routing_filter.priorities or PRIORITIES]
     # Messages that do not pass stay unacknowledged until the end, so they must not fill a window.
@@ -119,7 +119,7 @@ def _deliveries(source: Consumer, end: End) -> Iterator[AmqpDelivery]:
 
 
 def _message(delivery: AmqpDelivery) -> Message:
-    """Read a delivery; its properties tell in full what a long routing key has cut."""
+    """Read a delivery; its properties are whole where a long routing key was cut."""
     key = RoutingKey.parse(delivery.routing_key)
     properties = delivery.properties
     timestamp = properties.timestamp

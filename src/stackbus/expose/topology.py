@@ -1,7 +1,7 @@
 """The topology: every item that should exist in RabbitMQ for a deployment, as a value. Pure.
 
 ``topology`` builds it from the deployment, the credentials and the settings. ``changes.py``
-compares it with what the broker has, and ``apply.py`` writes the difference.
+compares it with the items that the broker has, and ``apply.py`` writes the difference.
 
     inner vhost: control exchanges -> stackbus.intake -> relay
     outer vhost: stackbus -> stackbus.journal, and by each topic's filter
@@ -43,7 +43,7 @@ _DEFAULT_QUEUES = rf"({'|'.join(NOTIFICATION_TOPICS)})\.{_ANY_PRIORITY}"
 
 @dataclass(frozen=True, slots=True)
 class BusState:
-    """What the topology depends on in the broker as it is.
+    """The state of the broker, as far as the topology depends on it.
 
     ``owns_inner``: stackbus made the inner vhost, so it also makes the control exchanges. On
     any other bus it binds only those that are there (``control_exchanges``).
@@ -159,14 +159,14 @@ def _outer_bus(bus: BusState, settings: Settings) -> Iterator[Item]:
 
 def _own_users(credentials: Credentials, bus: BusState) -> Iterator[Item]:
     passwords = credentials.own_passwords
-    nothing = permission.NOTHING
+    no_name = permission.NO_NAME
 
     relay = names.RELAY_USER
     sources = _any_of([names.INTAKE, *CONTROL_EXCHANGES])
     aside = _any_of([names.INTAKE, names.QUARANTINE])
     yield user.item(relay, {"password": passwords[relay]})
-    yield permission.item(relay, bus.inner, nothing, aside, sources)
-    yield permission.item(relay, bus.outer, nothing, _any_of([names.OUTER_EXCHANGE]), nothing)
+    yield permission.item(relay, bus.inner, no_name, aside, sources)
+    yield permission.item(relay, bus.outer, no_name, _any_of([names.OUTER_EXCHANGE]), no_name)
 
     tail = names.TAIL_USER
     temporary = r"^amq\.gen.*$"
@@ -211,8 +211,8 @@ def _consumer(
     yield user.item(username, password, limits)
     queues = _queues_of(topic.name)
     if topic.read_only:
-        nothing = permission.NOTHING
-        yield permission.item(username, bus.outer, nothing, nothing, queues)
+        no_name = permission.NO_NAME
+        yield permission.item(username, bus.outer, no_name, no_name, queues)
     else:
         # Declaring again takes configure. Binding again takes write on the queue and read on the
         # exchange. Write on the exchange is never given, so nothing can be published.

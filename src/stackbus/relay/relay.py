@@ -3,9 +3,9 @@
 ``Relay.run`` runs one ``_Session`` after another. A session takes each delivery of the intake
 queue through decode, scrub, label and publish, and acknowledges it when the outer bus has
 confirmed it: each notification arrives at least once, in order. A body that cannot be read goes to
-the quarantine in the same way. Any failure ends the session; RabbitMQ then redelivers what was not
-acknowledged to the next session, or to another relay that stands by (the intake has a single
-active consumer). Consumers receive the result from the queues of their topics.
+the quarantine in the same way. Any failure ends the session; RabbitMQ then redelivers the
+unacknowledged deliveries to the next session, or to another relay that stands by (the intake has a
+single active consumer). Consumers receive the result from the queues of their topics.
 """
 
 from __future__ import annotations
@@ -165,7 +165,7 @@ class _Publisher:
         self._window.add(tag)
 
     def confirm(self, sequence: int, *, multiple: bool) -> None:
-        """Remove what RabbitMQ confirmed: one publish, or with ``multiple`` all up to it."""
+        """Remove the confirmed deliveries: one publish, or with ``multiple`` all up to it."""
         if not multiple:
             self._confirm(sequence)
             return

@@ -11,9 +11,9 @@ from tests.cloud.scenario.run import Actor, ScenarioRun
 def volume(actor: Actor, size: int = 1, **extra: Any) -> Any:
     """Create a volume and wait until it is available."""
     api = actor.cloud.block_storage
-    made = actor.do("cinder.volume.create", api.create_volume, size=size, **extra)
-    actor.until(lambda: api.get_volume(made.id).status, "available", bad=("error",))
-    return made
+    resource = actor.do("cinder.volume.create", api.create_volume, size=size, **extra)
+    actor.until(lambda: api.get_volume(resource.id).status, "available", bad=("error",))
+    return resource
 
 
 def volume_type(admin: Actor) -> Any:
@@ -28,7 +28,7 @@ def volume_type(admin: Actor) -> Any:
 
 
 def cinder(run: ScenarioRun) -> None:
-    """Take a volume through its life; transfer another; fail what no backend can serve."""
+    """Take a volume through its life; transfer another; fail requests without a backend."""
     admin, alice, bob = run.admin(), run.person("alice"), run.person("bob")
     kind = volume_type(admin)
     other_kind = _change_types(run, admin)
@@ -102,10 +102,16 @@ def cinder(run: ScenarioRun) -> None:
 
 def _change_types(run: ScenarioRun, admin: Actor) -> Any:
     do, api = admin.do, admin.cloud.block_storage
-    made = do("cinder.volume_type.create", api.create_type, name=f"type-{run.tag}")
-    do("cinder.volume_type.update", api.update_type, made, description="changed")
-    own_id: dict[str, Any] = {"id_of": lambda _: made.id}
-    do("cinder.volume_type.update_extra_specs", api.update_type_extra_specs, made, k="v", **own_id)
+    resource = do("cinder.volume_type.create", api.create_type, name=f"type-{run.tag}")
+    do("cinder.volume_type.update", api.update_type, resource, description="changed")
+    own_id: dict[str, Any] = {"id_of": lambda _: resource.id}
+    do(
+        "cinder.volume_type.update_extra_specs",
+        api.update_type_extra_specs,
+        resource,
+        k="v",
+        **own_id,
+    )
     project = run.projects["beta"]
     private = do(
         "cinder.volume_type.create", api.create_type, name=f"private-{run.tag}", is_public=False
@@ -127,14 +133,14 @@ def _change_types(run: ScenarioRun, admin: Actor) -> Any:
         id_of=lambda _: specs["qos_specs"]["id"],
     )
     do("cinder.qos_specs.delete", admin.rest, "block-storage", "DELETE", path)
-    return made
+    return resource
 
 
 def _transfer_volume(alice: Actor, bob: Actor, disk: Any) -> None:
     version: dict[str, Any] = {"OpenStack_API_Version": "volume 3.55"}
     own_id: dict[str, Any] = {"id_of": lambda _: disk.id}
     body = {"transfer": {"volume_id": disk.id, "name": "gift"}}
-    made = alice.do(
+    resource = alice.do(
         "cinder.transfer.create",
         alice.rest,
         "block-storage",
@@ -144,8 +150,8 @@ def _transfer_volume(alice: Actor, bob: Actor, disk: Any) -> None:
         **version,
         **own_id,
     )["transfer"]
-    path = f"/volume-transfers/{made['id']}/accept"
-    accept = {"accept": {"auth_key": made["auth_key"]}}
+    path = f"/volume-transfers/{resource['id']}/accept"
+    accept = {"accept": {"auth_key": resource["auth_key"]}}
     bob.do(
         "cinder.transfer.accept",
         bob.rest,
@@ -171,7 +177,7 @@ def _attach_volume(alice: Actor, disk: Any) -> None:
         }
     }
     own_id: dict[str, Any] = {"id_of": lambda _: disk.id}
-    made = alice.do(
+    resource = alice.do(
         "cinder.attachment.create",
         alice.rest,
         "block-storage",
@@ -181,7 +187,7 @@ def _attach_volume(alice: Actor, disk: Any) -> None:
         **version,
         **own_id,
     )
-    path = f"/attachments/{made['attachment']['id']}"
+    path = f"/attachments/{resource['attachment']['id']}"
     alice.do(
         "cinder.attachment.delete", alice.rest, "block-storage", "DELETE", path, **version, **own_id
     )
@@ -208,7 +214,7 @@ def _use_group(run: ScenarioRun, admin: Actor, alice: Actor, kind: Any) -> None:
 
     alice.until(lambda: status(path), "available", bad=("error",))
     call(alice, "group.update", "PUT", path, {"group": {"name": "renamed"}})
-    made = alice.do(
+    resource = alice.do(
         "cinder.volume.create",
         alice.rest,
         "block-storage",
@@ -217,7 +223,7 @@ def _use_group(run: ScenarioRun, admin: Actor, alice: Actor, kind: Any) -> None:
         {"volume": {"size": 1, "group_id": group["id"], "volume_type": kind.id}},
         **version,
     )
-    alice.until(lambda: status(f"/volumes/{made['volume']['id']}"), "available", bad=("error",))
+    alice.until(lambda: status(f"/volumes/{resource['volume']['id']}"), "available", bad=("error",))
     body = {"group_snapshot": {"name": "snap", "group_id": group["id"]}}
     snap = call(alice, "group_snapshot.create", "POST", "/group_snapshots", body)["group_snapshot"]
     snapshot_path = f"/group_snapshots/{snap['id']}"

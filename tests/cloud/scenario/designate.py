@@ -55,13 +55,13 @@ def designate(run: ScenarioRun) -> None:
         "scope": "POOL",
         "resource_id": pool,
     }
-    made = _call(admin, "tsigkey.create", "POST", "/v2/tsigkeys", key)["id"]
-    _call(admin, "tsigkey.update", "PATCH", f"/v2/tsigkeys/{made}", {"name": f"key2-{run.tag}"})
-    _call(admin, "tsigkey.delete", "DELETE", f"/v2/tsigkeys/{made}")
+    resource = _call(admin, "tsigkey.create", "POST", "/v2/tsigkeys", key)["id"]
+    _call(admin, "tsigkey.update", "PATCH", f"/v2/tsigkeys/{resource}", {"name": f"key2-{run.tag}"})
+    _call(admin, "tsigkey.delete", "DELETE", f"/v2/tsigkeys/{resource}")
     pattern = {"pattern": f"^evil{run.tag}"}
-    made = _call(admin, "blacklist.create", "POST", "/v2/blacklists", pattern)["id"]
-    _call(admin, "blacklist.update", "PATCH", f"/v2/blacklists/{made}", {"description": "x"})
-    _call(admin, "blacklist.delete", "DELETE", f"/v2/blacklists/{made}")
+    resource = _call(admin, "blacklist.create", "POST", "/v2/blacklists", pattern)["id"]
+    _call(admin, "blacklist.update", "PATCH", f"/v2/blacklists/{resource}", {"description": "x"})
+    _call(admin, "blacklist.delete", "DELETE", f"/v2/blacklists/{resource}")
     _call(admin, "tld.delete", "DELETE", f"/v2/tlds/{tld}")
 
 
@@ -73,9 +73,9 @@ def _call(
 
 def _zone(actor: Actor, name: str) -> str:
     body: Mapping[str, object] = {"name": name, "email": "hostmaster@cloud.example", "ttl": 300}
-    made = str(_call(actor, "zone.create", "POST", "/v2/zones", body)["id"])
-    _settle(actor, f"/v2/zones/{made}")
-    return made
+    resource = str(_call(actor, "zone.create", "POST", "/v2/zones", body)["id"])
+    _settle(actor, f"/v2/zones/{resource}")
+    return resource
 
 
 def _settle(actor: Actor, path: str) -> None:

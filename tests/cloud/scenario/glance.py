@@ -12,10 +12,10 @@ _STREAM: dict[str, Any] = {"Content_Type": "application/octet-stream"}
 def image(actor: Actor, name: str, **extra: object) -> str:
     """Create an image with some content; return its id."""
     body = {"name": name, "disk_format": "raw", "container_format": "bare", **extra}
-    made = actor.do("glance.image.create", actor.rest, "image", "POST", "/v2/images", body)
-    path = f"/v2/images/{made['id']}/file"
+    resource = actor.do("glance.image.create", actor.rest, "image", "POST", "/v2/images", body)
+    path = f"/v2/images/{resource['id']}/file"
     actor.do("glance.image.upload", actor.rest, "image", "PUT", path, b"content" * 300, **_STREAM)
-    return str(made["id"])
+    return str(resource["id"])
 
 
 def glance(run: ScenarioRun) -> None:
@@ -76,17 +76,19 @@ def glance(run: ScenarioRun) -> None:
 
 def _import(bob: Actor, disk_format: str) -> None:
     body = {"name": "staged", "disk_format": disk_format, "container_format": "bare"}
-    made = bob.do("glance.image.create", bob.rest, "image", "POST", "/v2/images", body)
-    path = f"/v2/images/{made['id']}"
+    resource = bob.do("glance.image.create", bob.rest, "image", "POST", "/v2/images", body)
+    path = f"/v2/images/{resource['id']}"
     bob.do("glance.image.stage", bob.rest, "image", "PUT", f"{path}/stage", b"x" * 1000, **_STREAM)
-    how = {"method": {"name": "glance-direct"}}
+    import_body = {"method": {"name": "glance-direct"}}
     call = "glance.image.import" if disk_format == "raw" else "glance.image.import_failing"
-    bob.do(call, bob.rest, "image", "POST", f"{path}/import", how)
+    bob.do(call, bob.rest, "image", "POST", f"{path}/import", import_body)
     if disk_format == "raw":
         bob.until(lambda: str(bob.rest("image", "GET", path)["status"]), "active")
     else:
         bob.until(lambda: _import_status(bob, path), "failure")
-    bob.do("glance.image.delete", bob.cloud.image.delete_image, made["id"], ignore_missing=False)
+    bob.do(
+        "glance.image.delete", bob.cloud.image.delete_image, resource["id"], ignore_missing=False
+    )
 
 
 def _import_status(bob: Actor, path: str) -> str:
@@ -99,8 +101,8 @@ def _fail_upload(run: ScenarioRun, admin: Actor, bob: Actor) -> None:
     """Fail an upload that is longer than its stated size."""
     del run, admin
     body = {"name": "nothing", "disk_format": "raw", "container_format": "bare"}
-    made = bob.do("glance.image.create", bob.rest, "image", "POST", "/v2/images", body)
-    path = f"/v2/images/{made['id']}"
+    resource = bob.do("glance.image.create", bob.rest, "image", "POST", "/v2/images", body)
+    path = f"/v2/images/{resource['id']}"
     stated: dict[str, Any] = {**_STREAM, "x_openstack_image_size": "5"}
     bob.do(
         "glance.image.upload_failing",
@@ -112,7 +114,9 @@ def _fail_upload(run: ScenarioRun, admin: Actor, bob: Actor) -> None:
         refused=True,
         **stated,
     )
-    bob.do("glance.image.delete", bob.cloud.image.delete_image, made["id"], ignore_missing=False)
+    bob.do(
+        "glance.image.delete", bob.cloud.image.delete_image, resource["id"], ignore_missing=False
+    )
 
 
 def _definitions(run: ScenarioRun, admin: Actor) -> None:

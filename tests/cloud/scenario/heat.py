@@ -52,11 +52,11 @@ def _create(
     **extra: object,
 ) -> str:
     body = {"stack_name": name, "template": template, "timeout_mins": 2, **extra}
-    made = _call(actor, f"stack.{call}", "POST", "/stacks", "", body)["stack"]["id"]
+    resource = _call(actor, f"stack.{call}", "POST", "/stacks", "", body)["stack"]["id"]
     actor.until(
-        lambda: _status(actor, made), state, bad=("CREATE_FAILED",) if call == "create" else ()
+        lambda: _status(actor, resource), state, bad=("CREATE_FAILED",) if call == "create" else ()
     )
-    return str(made)
+    return str(resource)
 
 
 def _change(actor: Actor, name: str, stack: str, body: Mapping[str, object]) -> None:
@@ -79,11 +79,11 @@ def _restore_snapshot(alice: Actor, run: ScenarioRun) -> None:
     name = f"snapshots-{run.tag}"
     stack = _create(alice, name, _template(r=_RANDOM))
     path = f"/stacks/{name}/{stack}/snapshots"
-    made = _call(alice, "snapshot.create", "POST", path, stack, {"name": "snap"})
+    resource = _call(alice, "snapshot.create", "POST", path, stack, {"name": "snap"})
     alice.until(lambda: _status(alice, stack), "SNAPSHOT_COMPLETE")
-    _call(alice, "snapshot.restore", "POST", f"{path}/{made['id']}/restore", stack)
+    _call(alice, "snapshot.restore", "POST", f"{path}/{resource['id']}/restore", stack)
     alice.until(lambda: _status(alice, stack), "RESTORE_COMPLETE")
-    _call(alice, "snapshot.delete", "DELETE", f"{path}/{made['id']}", stack)
+    _call(alice, "snapshot.delete", "DELETE", f"{path}/{resource['id']}", stack)
     _delete(alice, stack)
 
 

@@ -29,12 +29,12 @@ def ironic(run: ScenarioRun) -> None:
     _call(admin, "node.update", "PATCH", path, extra, **own_id)
     _call(admin, "port.update", "PATCH", f"/v1/ports/{port}", extra)
     group = {"node_uuid": node, "name": f"group-{tag}"}
-    made = _call(admin, "portgroup.create", "POST", "/v1/portgroups", group)["uuid"]
-    _call(admin, "portgroup.delete", "DELETE", f"/v1/portgroups/{made}")
-    made = _call(system, "chassis.create", "POST", "/v1/chassis", {"description": "c"})["uuid"]
+    resource = _call(admin, "portgroup.create", "POST", "/v1/portgroups", group)["uuid"]
+    _call(admin, "portgroup.delete", "DELETE", f"/v1/portgroups/{resource}")
+    resource = _call(system, "chassis.create", "POST", "/v1/chassis", {"description": "c"})["uuid"]
     changed = [{"op": "replace", "path": "/description", "value": "d"}]
-    _call(system, "chassis.update", "PATCH", f"/v1/chassis/{made}", changed)
-    _call(system, "chassis.delete", "DELETE", f"/v1/chassis/{made}")
+    _call(system, "chassis.update", "PATCH", f"/v1/chassis/{resource}", changed)
+    _call(system, "chassis.delete", "DELETE", f"/v1/chassis/{resource}")
     _call(
         admin,
         "node.update_invalid",
@@ -70,8 +70,8 @@ def ironic(run: ScenarioRun) -> None:
         admin.until(lambda: state("reservation"), "None")
     # Ironic allocates only a node with a known power state.
     allocation = {"resource_class": "baremetal", "name": f"allocation-{tag}"}
-    made = _call(admin, "allocation.create", "POST", "/v1/allocations", allocation)["uuid"]
-    state_path = f"/v1/allocations/{made}"
+    resource = _call(admin, "allocation.create", "POST", "/v1/allocations", allocation)["uuid"]
+    state_path = f"/v1/allocations/{resource}"
     admin.until(
         lambda: str(admin.rest("baremetal", "GET", state_path, **_VERSION)["state"]),
         "active",
@@ -89,8 +89,10 @@ def ironic(run: ScenarioRun) -> None:
     _call(admin, "node.update", "PATCH", path, source, **own_id)
     steps = [{"interface": "bios", "step": "apply_configuration", "args": {}, "priority": 10}]
     template = {"name": f"CUSTOM_{tag.upper()}", "steps": steps}
-    made = _call(system, "deploy_template.create", "POST", "/v1/deploy_templates", template)["uuid"]
-    _call(system, "deploy_template.delete", "DELETE", f"/v1/deploy_templates/{made}")
+    resource = _call(system, "deploy_template.create", "POST", "/v1/deploy_templates", template)[
+        "uuid"
+    ]
+    _call(system, "deploy_template.delete", "DELETE", f"/v1/deploy_templates/{resource}")
     provision("deploy", "active", "active", "deploy failed")
     provision("undeploy", "deleted", "available")
     for enabled in (True, False):

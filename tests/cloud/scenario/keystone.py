@@ -163,7 +163,7 @@ def keystone(run: ScenarioRun) -> None:
 def _application_credential(run: ScenarioRun) -> None:
     alice = run.person("alice")
     identity = alice.cloud.identity
-    made = alice.do(
+    resource = alice.do(
         "keystone.application_credential.create",
         identity.create_application_credential,
         user=alice.user_id,
@@ -173,8 +173,8 @@ def _application_credential(run: ScenarioRun) -> None:
     robot = openstack.connect(
         auth_url=run.home.url("keystone", "/v3"),
         auth_type="v3applicationcredential",
-        application_credential_id=made.id,
-        application_credential_secret=made.secret,
+        application_credential_id=resource.id,
+        application_credential_secret=resource.secret,
         region_name=REGION,
         load_yaml_config=False,
         load_envvars=False,
@@ -184,8 +184,8 @@ def _application_credential(run: ScenarioRun) -> None:
         "keystone.application_credential.delete",
         identity.delete_application_credential,
         alice.user_id,
-        made,
-        id_of=lambda _: made.id,
+        resource,
+        id_of=lambda _: resource.id,
     )
 
 
@@ -200,10 +200,10 @@ def _trust(run: ScenarioRun) -> None:
             "roles": [{"name": "member"}],
         }
     }
-    made = alice.do(
+    resource = alice.do(
         "keystone.trust.create", alice.rest, "identity", "POST", "/OS-TRUST/trusts", body
     )
-    path = f"/OS-TRUST/trusts/{made['trust']['id']}"
+    path = f"/OS-TRUST/trusts/{resource['trust']['id']}"
     alice.do("keystone.trust.delete", alice.rest, "identity", "DELETE", path)
 
 

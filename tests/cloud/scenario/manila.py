@@ -88,12 +88,12 @@ def manila(run: ScenarioRun) -> None:
 
 def _type(admin: Actor, name: str, **specs: str) -> str:
     body = {"share_type": {"name": name, "extra_specs": specs, "share_type_access:is_public": True}}
-    made = _call(admin, "share_type.create", "POST", "/types", body, id_of=_id_of_type)
-    return str(made["share_type"]["id"])
+    resource = _call(admin, "share_type.create", "POST", "/types", body, id_of=_id_of_type)
+    return str(resource["share_type"]["id"])
 
 
-def _id_of_type(made: Any) -> str:
-    return str(made["share_type"]["id"])
+def _id_of_type(resource: Any) -> str:
+    return str(resource["share_type"]["id"])
 
 
 def _share(actor: Actor, kind: str, size: int, call: str = "create") -> str:

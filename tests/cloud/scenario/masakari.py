@@ -118,8 +118,8 @@ def _failure(admin: Actor, call: str, kind: str, payload: Mapping[str, object]) 
             "payload": payload,
         }
     }
-    made = _call(admin, f"notification.{call}", "POST", "/notifications", body)
-    path = f"/notifications/{made['notification']['notification_uuid']}"
+    resource = _call(admin, f"notification.{call}", "POST", "/notifications", body)
+    path = f"/notifications/{resource['notification']['notification_uuid']}"
 
     def status() -> str:
         return str(admin.rest("instance-ha", "GET", path, **_VERSION)["notification"]["status"])

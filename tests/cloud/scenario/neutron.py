@@ -101,8 +101,8 @@ def neutron(run: ScenarioRun) -> None:
             {"prefixes": ["10.99.0.0/16"], "default_prefix_length": 24},
         ),
     ):
-        made = do(f"neutron.{name}.create", create, name=f"{name}-{tag}", **options)
-        do(f"neutron.{name}.delete", delete, made)
+        resource = do(f"neutron.{name}.create", create, name=f"{name}-{tag}", **options)
+        do(f"neutron.{name}.delete", delete, resource)
     _call_as_administrator(run, admin, net)
     do(
         "neutron.network.delete_in_use",

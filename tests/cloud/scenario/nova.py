@@ -92,7 +92,7 @@ def nova(run: ScenarioRun) -> None:
         "nova.keypair.create",
         alice.cloud.compute.create_keypair,
         name=f"key-{run.tag}",
-        id_of=lambda made: made.name,
+        id_of=lambda resource: resource.name,
     )
     instance = server(
         alice, net, key_name=key.name, name=f"server-{run.tag}", metadata={"env": "lab"}
@@ -148,7 +148,7 @@ def _remove_network(actor: Actor, net: Any) -> None:
 
 def _change_flavor(run: ScenarioRun, admin: Actor) -> None:
     do, api = admin.do, admin.cloud.compute
-    made = do(
+    resource = do(
         "nova.flavor.create",
         api.create_flavor,
         name=f"flavor-{run.tag}",
@@ -157,29 +157,29 @@ def _change_flavor(run: ScenarioRun, admin: Actor) -> None:
         disk=1,
         is_public=False,
     )
-    own_id: dict[str, Any] = {"id_of": lambda _: made.id}
+    own_id: dict[str, Any] = {"id_of": lambda _: resource.id}
     specs = {"hw:cpu_policy": "shared"}
-    do("nova.flavor.update_extra_specs", api.create_flavor_extra_specs, made, specs, **own_id)
+    do("nova.flavor.update_extra_specs", api.create_flavor_extra_specs, resource, specs, **own_id)
     project = run.projects["alpha"]
-    do("nova.flavor.add_access", api.flavor_add_tenant_access, made, project, **own_id)
-    do("nova.flavor.remove_access", api.flavor_remove_tenant_access, made, project, **own_id)
-    do("nova.flavor.delete", api.delete_flavor, made)
+    do("nova.flavor.add_access", api.flavor_add_tenant_access, resource, project, **own_id)
+    do("nova.flavor.remove_access", api.flavor_remove_tenant_access, resource, project, **own_id)
+    do("nova.flavor.delete", api.delete_flavor, resource)
 
 
 def _change_aggregate(run: ScenarioRun, admin: Actor) -> None:
     do, api = admin.do, admin.cloud.compute
-    made = do(
+    resource = do(
         "nova.aggregate.create",
         api.create_aggregate,
         name=f"aggregate-{run.tag}",
-        id_of=lambda made: str(made.id),
+        id_of=lambda resource: str(resource.id),
     )
-    own_id: dict[str, Any] = {"id_of": lambda _: str(made.id)}
-    do("nova.aggregate.update", api.update_aggregate, made, name=f"renamed-{run.tag}", **own_id)
-    do("nova.aggregate.add_host", api.add_host_to_aggregate, made, HOST, **own_id)
-    do("nova.aggregate.update_metadata", api.set_aggregate_metadata, made, {"k": "v"}, **own_id)
-    do("nova.aggregate.remove_host", api.remove_host_from_aggregate, made, HOST, **own_id)
-    do("nova.aggregate.delete", api.delete_aggregate, made, **own_id)
+    own_id: dict[str, Any] = {"id_of": lambda _: str(resource.id)}
+    do("nova.aggregate.update", api.update_aggregate, resource, name=f"renamed-{run.tag}", **own_id)
+    do("nova.aggregate.add_host", api.add_host_to_aggregate, resource, HOST, **own_id)
+    do("nova.aggregate.update_metadata", api.set_aggregate_metadata, resource, {"k": "v"}, **own_id)
+    do("nova.aggregate.remove_host", api.remove_host_from_aggregate, resource, HOST, **own_id)
+    do("nova.aggregate.delete", api.delete_aggregate, resource, **own_id)
 
 
 def _change_state(admin: Actor, alice: Actor, instance: Any) -> None:
@@ -334,11 +334,11 @@ def _create_many(alice: Actor, net: Any) -> None:
         "os:scheduler_hints": {"group": group.id},
     }
     alice.do("nova.server.create_many", alice.rest, "compute", "POST", "/servers", body)
-    made = list(api.servers(name=name))
-    for instance in made:
+    instances = list(api.servers(name=name))
+    for instance in instances:
         _wait_until_active(alice, instance)
         alice.do("nova.server.delete", api.delete_server, instance)
-    for instance in made:
+    for instance in instances:
         _wait_until_gone(alice, instance)
     alice.do("nova.server_group.delete", api.delete_server_group, group)
 

@@ -103,7 +103,7 @@ class ScenarioRun:
 
 
 class Actor:
-    """A user who is logged in. A scenario changes resources only through ``do``."""
+    """A logged-in user. A scenario changes resources only through ``do``."""
 
     def __init__(
         self, run: ScenarioRun, name: str, connection: Any, login: str = "keystone.token.create"

@@ -1,8 +1,8 @@
 """One file for each kind of item in RabbitMQ, all with the functions that ``kind.py`` lists.
 
-``expose/topology.py`` builds the desired items (``item``), ``expose/changes.py`` reads what the
-broker has (``read``) and compares (``difference``), and ``expose/apply.py`` writes (``definition``)
-and removes (``delete``).
+``expose/topology.py`` builds the desired items (``item``), ``expose/changes.py`` reads the present
+ones (``read``) and compares (``difference``), and ``expose/apply.py`` writes (``definition``) and
+removes (``delete``).
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ def read(definitions: Definitions) -> Iterator[Item]:
 
 
 def difference(_: Body, __: Body) -> str:
-    """Return nothing: whatever the service declared is right."""
+    """Return nothing: the declaration of the service is always right."""
     return ""
 
 

@@ -60,7 +60,7 @@ def read(definitions: Definitions) -> Iterator[Item]:
 
 
 def difference(desired: Body, present: Body) -> str:
-    """Return what differs, for the plan."""
+    """Return the differences, for the plan."""
     return list_differences(desired, present)
 
 

@@ -67,7 +67,7 @@ class Kind(Protocol):
         """Yield the items that the broker has. Raises msgspec.ValidationError."""
 
     def difference(self, desired: Body, present: Body) -> str:
-        """Return what differs, for the plan; '' for nothing. Shows no secret."""
+        """Return the differences, for the plan; '' for none. Shows no secret."""
 
     def definition(self, key: ItemKey, desired: Body, present: Body) -> dict[str, object]:
         """Return the entry that RabbitMQ imports. ``present`` is empty for a new item."""

@@ -1,4 +1,4 @@
-"""A permission: what one user may configure, write and read in one vhost."""
+"""A permission: the names that one user may configure, write and read in one vhost."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SECTION = "permissions"
 IS_OWNED = False
 IS_REPLACED = False
 
-NOTHING = "^$"
+NO_NAME = "^$"
 """The pattern that no name matches."""
 
 
@@ -46,7 +46,7 @@ def read(definitions: Definitions) -> Iterator[Item]:
 
 
 def difference(desired: Body, present: Body) -> str:
-    """Return what differs, for the plan."""
+    """Return the differences, for the plan."""
     return list_differences(desired, present)
 
 

@@ -51,7 +51,7 @@ def read(definitions: Definitions) -> Iterator[Item]:
 
 
 def difference(desired: Body, present: Body) -> str:
-    """Return what differs, and its consequence, for the plan."""
+    """Return the differences and their consequence, for the plan."""
     differences = list_differences(desired, present)
     return f"{differences}; the messages in it are lost" if differences else ""
 
