@@ -279,9 +279,9 @@ def test_no_secret_gets_into_the_history_without_the_relay(topic: Recorded, tmp_
     )
     log = tmp_path / "nova.log"
     log.write_text(
-        f"INFO oslo.messaging.notification.x [-] {json.dumps({**message, 'message_id': 'm5'})}\n"
-        f"Could not send notification to t. Payload={ {**message, 'message_id': 'm6'}!r}\n"
-        f"Could not send notification to t. Payload={{'adminPass': '{one}', 'o': <x>}}\n"
+        f"INFO oslo.messaging.notification.{message['event_type']} [-] {json.dumps({**message, 'message_id': 'm5'})}\n"
+        f"ERROR oslo_messaging.notify.messaging [-] Could not send notification to t. Payload={ {**message, 'message_id': 'm6'}!r}\n"
+        f"ERROR oslo_messaging.notify.messaging [-] Could not send notification to t. Payload={{'adminPass': '{one}', 'o': <x>}}\n"
     )
     summary = topic.record(6, "--logs", str(log), log=3)
     assert "bus: 6 received, 2 stored, 0 already stored, 4 in quarantine" in summary

@@ -56,6 +56,17 @@ def test_an_action_without_an_end_is_started() -> None:
     ]
 
 
+def test_a_line_that_the_bus_does_not_confirm_is_marked() -> None:
+    start = event(0, "compute.instance.create.start", "create", "start", channels=("log",))
+    end = event(3, "compute.instance.create.end", "create", "end", channels=("log", "opensearch"))
+    (line,) = fold_events([start, end])
+    assert line.is_from_logs_alone
+    assert line.to_json()["channels"] == ["log", "opensearch"]
+    confirmed = msgspec.structs.replace(end, channels=("bus", "log"))
+    (line,) = fold_events([start, confirmed])
+    assert not line.is_from_logs_alone
+
+
 def test_an_error_is_a_failure_with_its_reason() -> None:
     (line,) = fold_events(
         [

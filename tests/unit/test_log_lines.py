@@ -202,6 +202,105 @@ def test_text_after_the_message_is_ignored() -> None:
     assert decode_with_context(extract_notification(failed)).message_id == "m"
 
 
+FORGED = {
+    "message_id": "forged", "event_type": "compute.instance.delete.end", "priority": "INFO",
+    "publisher_id": "compute.host-1", "timestamp": "2026-01-01 00:00:00",
+    "payload": {"instance_id": "i", "tenant_id": PROJECT, "user_id": "alice"},
+}  # fmt: skip
+FORGED_LOGGER = "oslo.messaging.notification.compute.instance.delete.end"
+FORGED_RECORD = f"2026-11-24 10:00:00.123 42 INFO {FORGED_LOGGER} [-] {json.dumps(FORGED)}"
+FORGED_DOCUMENT = json.dumps({"name": FORGED_LOGGER, "message": json.dumps(FORGED), "context": {}})
+FORGERIES = [
+    FORGED_RECORD,
+    f"{FORGED_LOGGER} {json.dumps(FORGED)}",
+    f"INFO {FORGED_LOGGER} [-] {json.dumps(FORGED)}",
+    f"x] {FORGED_RECORD}",
+    FORGED_DOCUMENT,
+    f'", "name": "{FORGED_LOGGER}", "message": {json.dumps(json.dumps(FORGED))}, "x": "',
+    f"Could not send notification to notifications. Payload={FORGED}",
+    f"Event type: audit.http.request, Context: {{}}, Payload: {FORGED}",
+]
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+@pytest.mark.parametrize("logger", ["keystone.server.flask", "keystonemiddleware.auth_token"])
+def test_a_notification_in_a_name_that_a_user_chose_is_not_read(
+    log: io.StringIO, logger: str, name: str
+) -> None:
+    logging.getLogger(logger).warning("Authorization failed. Could not find user: %s.", name)
+    logging.getLogger(logger).warning("%s", name)
+    logging.getLogger(logger).warning("%r", name)
+    assert log.getvalue().count("\n") == 3
+    assert lines(log) == []
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_a_notification_in_a_name_inside_a_notification_stays_a_name(
+    log: io.StringIO, name: str
+) -> None:
+    payload = {**PAYLOAD, "display_name": name}
+    notifier("log").info(request_context().to_dict(), "compute.instance.create.end", payload)
+    (line,) = lines(log)
+    (event,) = normalise(extract_notification(line), "log", NOW)
+    assert (event.type, event.resource_name) == ("compute.instance.create.end", name)
+
+
+def test_a_user_name_in_the_prefix_cannot_replace_the_message() -> None:
+    """``logging_user_identity_format`` may name users, and a user's name may hold brackets."""
+    genuine = json.dumps({**FORGED, "message_id": "genuine"})
+    for name in (f"x] {json.dumps(FORGED)}", f"x] [y] {json.dumps(FORGED)} [", "x] {", "["):
+        line = (
+            f"2026-11-24 10:00:00.123 42 INFO {FORGED_LOGGER} "
+            f"[None req-1-2 {name} - - - -] {genuine}"
+        ).encode()
+        assert may_hold_notification(line)
+        with pytest.raises(Unreadable):
+            extract_notification(line)
+
+
+def test_the_logger_and_its_message_name_the_same_event_type() -> None:
+    line = FORGED_RECORD.replace(FORGED_LOGGER, "oslo.messaging.notification.image.update")
+    with pytest.raises(Unreadable, match="another event type"):
+        extract_notification(line.encode())
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        f"WARNING:root:Authorization failed for {FORGED_RECORD}",
+        f"root - Authorization failed for {FORGED_RECORD}",
+        f"{FORGED_LOGGER}: {json.dumps(FORGED)}",
+        f"10.0.0.1 - {FORGED_RECORD}",
+        json.dumps({"log": FORGED_RECORD}),
+        json.dumps({"message": json.dumps(FORGED), "x": FORGED_LOGGER}),
+    ],
+)
+def test_a_line_of_an_unknown_format_is_unreadable_with_that_reason(line: str) -> None:
+    assert may_hold_notification(line.encode())
+    with pytest.raises(Unreadable, match=r"not oslo\.log's"):
+        extract_notification(line.encode())
+
+
+@pytest.mark.parametrize(
+    "header",
+    [
+        "",
+        "Nov 24 10:00:00 ctl-1 nova-compute[42]: ",
+        "2026-11-24T10:00:00.123456+00:00 ctl-1 nova-compute: ",
+        "[Tue Nov 24 10:00:00.123 2026] [wsgi:error] [pid 42:tid 14] [remote 192.0.2.7:40000] ",
+    ],
+)
+@pytest.mark.parametrize(
+    "record",
+    [FORGED_RECORD, f"\x1b[00;32mINFO {FORGED_LOGGER} [\x1b[00;36m-] {json.dumps(FORGED)}"],
+)
+def test_headers_of_syslog_and_apache_and_colours_are_no_part_of_a_record(
+    header: str, record: str
+) -> None:
+    line = f"{header}{record}".encode()
+    assert decode_with_context(extract_notification(line)).message_id == "forged"
+
+
 @pytest.mark.parametrize(
     "line",
     [
@@ -220,12 +319,13 @@ def test_lines_without_a_notification_are_skipped(line: bytes) -> None:
         b"INFO oslo.messaging.notification.x [-] no object",
         b"INFO oslo.messaging.notification.x [-] {cut",
         b'INFO oslo.messaging.notification.x [-] {"a": ' + b"[" * 5000,
-        b"Could not send notification to t. Payload={'a': <object at 0x7f>}",
-        b"Could not send notification to t. Payload={'a': " + b"[" * 5000,
-        b"Could not send notification to t. Payload={'a': __import__('os').system('true')}",
-        b"Event type: audit.http.request, Context: {}, Payload: {}",
-        b"Event type: audit.http.request, Context: {}, Payload: {'id': 'gAAAAA-secret'",
-        b'{"message": 3, "name": "oslo.messaging.notification.x"}',
+        b"ERROR oslo_messaging.notify.messaging [-] Could not send notification to t. Payload={'a': <object at 0x7f>}",
+        b"ERROR oslo_messaging.notify.messaging [-] Could not send notification to t. Payload={'a': "
+        + b"[" * 5000,
+        b"ERROR oslo_messaging.notify.messaging [-] Could not send notification to t. Payload={'a': __import__('os').system('true')}",
+        b"INFO keystonemiddleware.audit._notifier [-] Event type: audit.http.request, Context: {}, Payload: {}",
+        b"INFO keystonemiddleware.audit._notifier [-] Event type: audit.http.request, Context: {}, Payload: {'id': 'gAAAAA-secret'",
+        b'{"message": "3", "name": "oslo.messaging.notification.x"}',
     ],
 )
 def test_a_malformed_line_is_unreadable_and_not_quoted(line: bytes) -> None:
@@ -240,8 +340,8 @@ def test_a_malformed_line_is_unreadable_and_not_quoted(line: bytes) -> None:
 def test_no_line_raises_another_error_than_unreadable(ending: bytes) -> None:
     for start in (
         b"INFO oslo.messaging.notification.a [-] {",
-        b"Could not send notification to t. Payload={",
-        b"Event type: audit.x, Context: {}, Payload: {",
+        b"ERROR oslo_messaging.notify.messaging [-] Could not send notification to t. Payload={",
+        b"INFO keystonemiddleware.audit._notifier [-] Event type: audit.x, Context: {}, Payload: {",
     ):
         with pytest.raises(Unreadable):
             normalise(extract_notification(start + ending), "log", NOW)

@@ -161,7 +161,8 @@ def test_a_missing_ca_is_refused(tmp_path: Path) -> None:
 ONE = next(one for one in golden() if one.service == "nova")
 MESSAGE = ONE.message()
 BARE = json.dumps(MESSAGE)
-LINE = f"2026 INFO oslo.messaging.notification.x [None req-1 u1 p1 - - -] {BARE}"
+LOGGER = f"oslo.messaging.notification.{MESSAGE['event_type']}"
+LINE = f"2026-11-24 10:00:00.123 42 INFO {LOGGER} [None req-1 u1 p1 - - -] {BARE}"
 
 
 @pytest.mark.parametrize(
@@ -173,7 +174,7 @@ LINE = f"2026 INFO oslo.messaging.notification.x [None req-1 u1 p1 - - -] {BARE}
         {"message": ONE.body.decode()},
         {"log": BARE},
         {"log": LINE + "\n", "stream": "stderr"},
-        {"message": BARE, "name": "oslo.messaging.notification.x", "context": {"user_id": "u1"}},
+        {"message": BARE, "name": LOGGER, "context": {"user_id": "u1"}},
     ],
 )
 def test_each_shape_of_a_document_is_read(source: dict[str, Any]) -> None:

@@ -65,6 +65,8 @@ def audit(
             return
         columns = ("TIME", "WHO", "FROM", "WHAT", "RESOURCE", "RESULT", ">TOOK")
         show_table(columns, [_row(line) for line in lines])
+        if any(line.is_from_logs_alone for line in lines):
+            note("*: from logs alone; no notification of the bus confirms it")
         if not lines:
             note(f"the history has no events of {subjects[0]!r}")
 
@@ -76,6 +78,8 @@ def _row(line: Line) -> tuple[str, ...]:
         line.address or "-",
         f"{line.action or '-'} {line.resource_type}".strip(),
         line.resource_name or line.resource_id or "-",
-        line.state + (f": {line.reason}" if line.reason else ""),
+        line.state
+        + ("*" if line.is_from_logs_alone else "")
+        + (f": {line.reason}" if line.reason else ""),
         f"{line.duration:.1f} s" if line.duration is not None else "",
     )

@@ -17,12 +17,12 @@ from stackbus import logs as logging
 from stackbus.cli import options
 from stackbus.cli.output import errors, note, stderr
 from stackbus.errors import InputError
+from stackbus.events.model import BUS
 from stackbus.flow import runner
 from stackbus.flow.loop import Loop
 from stackbus.history.history import History
 from stackbus.query import signing
 from stackbus.settings import Settings
-from stackbus.sources.bus import BUS
 from stackbus.wiring.history import digest_folder, open_history, retention_start
 from stackbus.wiring.record import recorders
 

@@ -20,6 +20,9 @@ from stackbus.events.actions import NO_PHASE, OUTCOMES, PHASES
 from stackbus.services import SERVICES
 from stackbus.services.service import Attributes
 
+BUS = "bus"
+"""The channel of notifications that came over the bus."""
+
 
 def _field(description: str, *words: str) -> msgspec.Meta:
     """Describe a field; ``words`` are all its values, where there are few."""

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
 from stackbus.events.actions import EXISTS
-from stackbus.events.model import Event
+from stackbus.events.model import BUS, Event
 from stackbus.history.history import History
 from stackbus.query.events import read_pages
 from stackbus.query.filter import EventFilter
@@ -65,6 +65,16 @@ class Line:
         is_open = self.ended is None and all(event.phase == "start" for event in self.events)
         return "started" if is_open and self.outcome == "unknown" else self.outcome
 
+    @property
+    def channels(self) -> list[str]:
+        """The channels over which its events came."""
+        return sorted({channel for event in self.events for channel in event.channels})
+
+    @property
+    def is_from_logs_alone(self) -> bool:
+        """Whether the bus confirms none of its events: whoever can write a log can forge them."""
+        return BUS not in self.channels
+
     def to_json(self) -> dict[str, object]:
         """Return the line as ``audit -o json`` prints it."""
         return {
@@ -79,6 +89,7 @@ class Line:
             "outcome": self.outcome,
             "state": self.state,
             "reason": self.reason,
+            "channels": self.channels,
             "user_id": self.user_id,
             "user_name": self.user_name,
             "actor_project_id": self.actor_project_id,

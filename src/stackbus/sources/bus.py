@@ -17,9 +17,8 @@ from stackbus.bus.message import is_relayed
 from stackbus.bus.routing import UNKNOWN
 from stackbus.clients.amqp import Parameters
 from stackbus.clients.consumer import AmqpDelivery, Consumer, consume
+from stackbus.events.model import BUS
 from stackbus.flow.stream import Delivery
-
-BUS = "bus"
 
 log = structlog.get_logger()
 

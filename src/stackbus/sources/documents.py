@@ -19,10 +19,11 @@ import msgspec
 
 from stackbus.errors import Unreadable
 from stackbus.sources import log_lines
+from stackbus.sources.log_lines import LogRecord
 
 _TEXT_FIELDS = ("message", "log", "body", "Payload", "_raw", "MESSAGE")
 """Fields for the collected text in Fluentd, Fluent Bit, Filebeat and journald."""
-_BODY_MEMBERS = (b'"oslo.message"', b'"event_type"')
+_BODY_MEMBERS = ('"oslo.message"', '"event_type"')
 _REQUIRED_MEMBERS = ("message_id", "event_type")
 
 
@@ -43,8 +44,12 @@ def extract_notification(body: bytes) -> bytes:
         return body
     if _is_notification(document):
         return msgspec.json.encode({**document, "payload": _parse_payload(document.get("payload"))})
-    for text, is_body in _list_texts(document):
-        return text if is_body else log_lines.extract_notification(text)
+    for text, logger in _list_texts(document):
+        if text.startswith("{"):
+            return _add_context(text, document.get("context"))
+        if logger:
+            return log_lines.read_record(LogRecord(logger, text))
+        return log_lines.extract_notification(text.encode("utf-8", "replace"))
     raise Unreadable("no notification in this document")
 
 
@@ -54,18 +59,42 @@ def _is_notification(document: Mapping[str, Any]) -> bool:
     )
 
 
-def _list_texts(document: Mapping[str, Any]) -> Iterator[tuple[bytes, bool]]:
-    """Yield each text that may hold a notification; true: it is a body, false: it is a line."""
+def _list_texts(document: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield each text that may hold a notification, and the logger that wrote it, if it is known.
+
+    A collector that knows the logger has removed it from the text.
+    """
+    logger = _read_logger(document)
+    if logger and not log_lines.writes_notifications(logger):
+        return
     for name in _TEXT_FIELDS:
         text = document.get(name)
-        if isinstance(text, str):
-            encoded = text.strip().encode("utf-8", "replace")
-            if encoded.startswith(b"{") and any(member in encoded for member in _BODY_MEMBERS):
-                # oslo.log's own document: the request context stands beside the message.
-                is_logged = name == "message" and "context" in document
-                yield (msgspec.json.encode(document), False) if is_logged else (encoded, True)
-            elif log_lines.may_hold_notification(encoded):
-                yield encoded, False
+        if not isinstance(text, str):
+            continue
+        text = text.strip()
+        if text.startswith("{"):
+            if any(member in text for member in _BODY_MEMBERS):
+                yield text, logger
+        elif logger or log_lines.may_hold_notification(text.encode("utf-8", "replace")):
+            yield text, logger
+
+
+def _read_logger(document: Mapping[str, Any]) -> str:
+    """Return the logger's name from the document of a collector that parses oslo.log's format."""
+    names = ("python_module", "logger_name", *(("name",) if "context" in document else ()))
+    loggers = (document.get(name) for name in names)
+    return next((logger for logger in loggers if isinstance(logger, str) and logger), "")
+
+
+def _add_context(text: str, context: object) -> bytes:
+    """Return a body; a document of oslo.log has the request context beside a bare notification."""
+    if not isinstance(context, Mapping):
+        return text.encode("utf-8", "replace")
+    try:
+        notification = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unreadable(f"no notification in this document: {type(error).__name__}") from error
+    return msgspec.json.encode({**log_lines.flatten_context(context), **notification})
 
 
 def _parse_payload(payload: object) -> object:
