@@ -29,7 +29,7 @@ from stackbus.clients.management import Management
 from stackbus.errors import BrokerError, KubernetesUnreachable
 from stackbus.expose.cluster import Object
 from stackbus.expose.cluster.endpoint import Access
-from stackbus.expose.cluster.reconcile import Cluster
+from stackbus.expose.cluster.reconcile import Reconciler
 from stackbus.expose.cluster.store import MANAGER
 from stackbus.expose.kinds.user import is_password
 from stackbus.settings import Settings
@@ -117,7 +117,7 @@ class CountedTransport(HttpTransport):
         return response
 
 
-Step = Callable[[Cluster], None]
+Step = Callable[[Reconciler], None]
 """What one reconciler is asked to do."""
 
 
@@ -142,7 +142,7 @@ class Bench:
             broker_secret=f"{OPENSTACK}/{BROKER_SECRET}", advertise=["bus.example.org"]
         )
         kubernetes = CountedKubernetes(self.kubernetes, lifetime)
-        reconciler = Cluster(kubernetes, connect, settings, lambda: datetime.now(UTC))
+        reconciler = Reconciler(kubernetes, connect, settings, lambda: datetime.now(UTC))
         try:
             step(reconciler)
         except Death:
@@ -233,11 +233,11 @@ def ignore(kind: str, reason: str, message: str) -> None:
     """Take an event and forget it: those of a reconcile that died are lost."""
 
 
-def reconcile(reconciler: Cluster) -> None:
+def reconcile(reconciler: Reconciler) -> None:
     reconciler.reconcile(OPENSTACK, NAME, ignore)
 
 
-def withdraw(reconciler: Cluster) -> None:
+def withdraw(reconciler: Reconciler) -> None:
     reconciler.withdraw(OPENSTACK, NAME, ignore)
 
 

@@ -471,9 +471,9 @@ def test_a_deletion_waits_for_the_broker_until_told_to_let_go(cloud: Cloud, away
     ("change", "told"),
     [
         ({"password": "wrong"}, "refused the administrator"),
-        ({"password": ""}, "password: must be given"),
-        ({"amqp_url": "http://x"}, "amqp_url: amqp:// or amqps://"),
-        ({"management_url": "rabbit:15672"}, "management_url: http:// or https://"),
+        ({"password": ""}, "missing: password"),
+        ({"amqp_url": "http://x"}, "amqp_url is not a URL of the form amqp://HOST"),
+        ({"management_url": "rabbit:15672"}, "management_url is not a URL of the form http://HOST"),
         ({"ca_cert": "no PEM", "management_url": "https://127.0.0.1:1"}, "not a CA certificate"),
         (None, "does not exist: create it"),
     ],

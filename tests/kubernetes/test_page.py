@@ -18,7 +18,7 @@ PAGE = "docs/how-to/kubernetes.md"
 
 def test_the_secret_of_the_page_is_what_the_operator_reads(tmp_path: Path) -> None:
     """Rendered by kubectl without a cluster, given to the operator's own reader."""
-    from stackbus.expose.cluster.endpoint import access
+    from stackbus.expose.cluster.endpoint import read_access
 
     (one,) = (one for one in shown(PAGE) if "create secret generic" in one.command)
     (tmp_path / "password").write_text("s3cret\n")
@@ -35,7 +35,7 @@ def test_the_secret_of_the_page_is_what_the_operator_reads(tmp_path: Path) -> No
         "namespace": OPENSTACK,
         "creationTimestamp": None,
     }
-    found = access(document, "openstack/stackbus-broker")
+    found = read_access(document, "openstack/stackbus-broker")
     assert (found.username, found.password) == ("admin", "s3cret")
 
 

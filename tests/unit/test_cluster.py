@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from stackbus.errors import InputError
 from stackbus.expose.cluster import rotation
-from stackbus.expose.cluster.endpoint import Access, access, endpoint
+from stackbus.expose.cluster.endpoint import Access, find_endpoint, read_access
 from stackbus.expose.cluster.rotation import Target
-from stackbus.expose.cluster.status import BROKER, READY, Report, TopicReport
+from stackbus.expose.cluster.conditions import BROKER, READY, Report, TopicReport
 from stackbus.expose.credentials import Generations
 from stackbus.expose.status import RelayStatus
 
@@ -32,7 +32,7 @@ def secret(data: dict[str, str]) -> dict[str, Any]:
 
 
 def test_the_brokers_secret_is_read() -> None:
-    found = access(secret(GOOD), "openstack/broker")
+    found = read_access(secret(GOOD), "openstack/broker")
     assert found == Access("openstack", *GOOD.values())
     assert found.names == ("rabbit.openstack.svc",)
     assert found.url("stackbus.relay", "p/w", "openstack") == (
@@ -44,8 +44,8 @@ def test_the_brokers_secret_is_read() -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"password": ""}, "password: must be given"),
-        ({"username": " \n", "management_url": ""}, "management_url, username: must be given"),
+        ({"password": ""}, "missing: password"),
+        ({"username": " \n", "management_url": ""}, "missing: management_url, username"),
         ({"amqp_url": "http://rabbit"}, "amqp_url"),
         ({"amqp_url": "amqp://user:s3cret@rabbit"}, "without user and path"),
         ({"amqp_url": "amqp://rabbit/vhost"}, "without user and path"),
@@ -57,18 +57,18 @@ def test_the_brokers_secret_is_read() -> None:
 )
 def test_a_bad_brokers_secret_is_told_without_its_values(change: dict[str, str], told: str) -> None:
     with pytest.raises(InputError, match=told) as refused:
-        access(secret({**GOOD, **change}), "openstack/broker")
+        read_access(secret({**GOOD, **change}), "openstack/broker")
     assert "s3cret" not in str(refused.value)
     assert "openstack/broker" in str(refused.value)
 
 
 def test_a_brokers_secret_that_is_absent_or_no_text_is_told() -> None:
     with pytest.raises(InputError, match="management_url, amqp_url, username, password"):
-        access(None, "a/b")
-    with pytest.raises(InputError, match="username: no base64 of a text"):
-        access({"data": {"username": "!"}}, "a/b")
-    with pytest.raises(InputError, match="must be given"):
-        access({}, "a/b")
+        read_access(None, "a/b")
+    with pytest.raises(InputError, match="username is not the base64 of a text"):
+        read_access({"data": {"username": "!"}}, "a/b")
+    with pytest.raises(InputError, match="missing: "):
+        read_access({}, "a/b")
 
 
 def service(kind: str, ingress: list[dict[str, str]] | None = None) -> dict[str, Any]:
@@ -119,7 +119,7 @@ def test_where_consumers_connect(
     hosts: tuple[str, ...],
     port: int,
 ) -> None:
-    found, waiting = endpoint(given_service, nodes, advertise, ("rabbit",), "v")
+    found, waiting = find_endpoint(given_service, nodes, advertise, ("rabbit",), "v")
     assert (found.hosts, found.port_amqp, found.vhost) == (hosts, port, "v")
     assert bool(waiting) == (not hosts)
     assert found.certificate_names[-2:] == (
@@ -144,11 +144,11 @@ EXPOSED = {"siem": Generations(3), "cmdb": Generations()}
 def test_a_wish_becomes_the_generations_to_reach(
     wish: str, targets: list[tuple[str, int, float]]
 ) -> None:
-    found = rotation.targets(wish, EXPOSED)
+    found = rotation.parse_request(wish, EXPOSED)
     assert found == tuple(
         Target(topic, generation, timedelta(hours=hours)) for topic, generation, hours in targets
     )
-    assert rotation.read(rotation.written(found)) == found
+    assert rotation.decode_targets(rotation.encode_targets(found)) == found
 
 
 @pytest.mark.parametrize(
@@ -166,18 +166,18 @@ def test_a_wish_becomes_the_generations_to_reach(
 )
 def test_a_wish_that_makes_no_sense_is_told(wish: str, told: str) -> None:
     with pytest.raises(InputError, match=told):
-        rotation.targets(wish, EXPOSED)
+        rotation.parse_request(wish, EXPOSED)
 
 
 @given(st.text() | st.just("[]") | st.just('{"a": [1]}') | st.just('{"a": [1, 1e400]}'))
 def test_whatever_stands_in_the_annotation_is_read_or_nothing(text: str) -> None:
-    assert isinstance(rotation.read(text), tuple)
+    assert isinstance(rotation.decode_targets(text), tuple)
 
 
 def test_a_status_keeps_what_was_not_looked_at_and_when_it_turned() -> None:
     first = Report()
-    first.say(READY, "True", "Exposed", "1 topics")
-    first.say(BROKER, "True", "Answers", "it answers")
+    first.set_condition(READY, "True", "Exposed", "1 topics")
+    first.set_condition(BROKER, "True", "Answers", "it answers")
     first.topics = (
         TopicReport("a", "s", ("a.info",), NOW, NOW),
         TopicReport("b", "t", problem="x"),
@@ -188,7 +188,7 @@ def test_a_status_keeps_what_was_not_looked_at_and_when_it_turned() -> None:
     assert before["exposedTopics"] == 1
     assert before["topics"][0]["lastRotation"] == "2026-11-22T00:00:00Z"
     second = Report()
-    second.say(READY, "False", "InvalidSpec", "a mistake")
+    second.set_condition(READY, "False", "InvalidSpec", "a mistake")
     later = NOW + timedelta(hours=1)
     after = second.to_status(before, 2, later)
     assert after["observedGeneration"] == 2

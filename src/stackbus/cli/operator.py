@@ -93,7 +93,7 @@ def operator(
             raise InputError(f"--liveness: {liveness!r} is not ADDRESS:PORT")
         options.serve_metrics(metrics)
         # Wrong options are refused at once; these imports take more than a second.
-        from stackbus.operator import handlers, watching  # noqa: PLC0415
+        from stackbus.operator import handlers, watches  # noqa: PLC0415
         from stackbus.wiring import kubernetes as wiring  # noqa: PLC0415
 
         objects = wiring.kubernetes()
@@ -105,7 +105,7 @@ def operator(
             )
         handlers.run(
             wiring.reconciler(settings, objects, namespaces),
-            watching.watcher(objects),
+            watches.make_watcher(objects),
             namespaces=namespaces,
             peering=peering,
             liveness=f"http://{liveness}/healthz" if liveness else None,

@@ -1,9 +1,10 @@
-"""Kubernetes' API through lightkube: the only code that speaks to it; its errors become ours here.
+"""Kubernetes' API through lightkube, with its errors translated into ours.
 
-Called by ``expose/cluster/`` (as its Objects). Objects go in and come out as Kubernetes' own JSON;
-what is written is applied on the server's side under a field manager of ours, so that the fields of
-others stay theirs. A busy server (429, 5xx, a broken connection) is asked again for some
-seconds. Source of the verbs: "Kubernetes API Concepts" and "Server-Side Apply" in its reference.
+``expose/cluster/`` uses it as its ``Objects``, ``operator/watches.py`` as its ``WatchApi``. Objects
+are Kubernetes' own JSON. Writes are server-side apply under a field manager of ours, which leaves
+the fields of others alone. A request to a busy server (429, 5xx, a broken connection) is repeated
+for some seconds. Source of the verbs: "Kubernetes API Concepts" and "Server-Side Apply" in
+Kubernetes' reference.
 """
 
 from __future__ import annotations
@@ -41,11 +42,11 @@ _KINDS: Mapping[str, Any] = {
     **{kind.__name__: kind for kind in (ConfigMap, Namespace, Node, Secret, Service)},
 }
 _TIMEOUT = httpx2.Timeout(10.0)  # seconds
-_TRIES = 5
-_PATIENCE = 15.0  # seconds for all tries of one request
-_SOONEST, _LATEST = 1.0, 30.0  # seconds until a watch that broke begins anew
-_WATCH = 240  # seconds after which the server ends a watch, and a new one begins
-_MOST_ERROR = 300
+_ATTEMPTS = 5
+_MAX_SECONDS = 15.0  # for all attempts of one request
+_MIN_PAUSE, _MAX_PAUSE = 1.0, 30.0  # seconds before a broken watch is started again
+_WATCH_SECONDS = 240  # the server ends a watch after this time; the next one follows
+_MAX_ERROR = 300
 _NOT_FOUND, _FORBIDDEN, _CONFLICT, _BUSY = 404, 403, 409, 429
 
 T = TypeVar("T")
@@ -54,35 +55,35 @@ log = structlog.get_logger()
 
 
 class Kubernetes:
-    """One cluster's API, as the pod's service account or the kubeconfig says."""
+    """The API of the Kubernetes cluster of the pod's service account or the kubeconfig."""
 
     def __init__(self, manager: str) -> None:
-        """Find the cluster: the service account of a pod, else KUBECONFIG, else ~/.kube/config.
+        """Read the service account of a pod, else KUBECONFIG, else ~/.kube/config.
 
-        ``manager`` is the field manager of what is applied.
+        ``manager`` is the field manager of applied objects.
 
-        Raises InputError if none of them is there.
+        Raises InputError if none of the three exists or it cannot be read.
         """
         try:
             self._config = KubeConfig.from_env().get()
             self._client = lightkube.Client(self._config, timeout=_TIMEOUT, field_manager=manager)
         except (ConfigError, OSError) as error:
             raise InputError(
-                f"no Kubernetes cluster: {error}; run in a pod with a service account, or say "
-                "where the cluster is with KUBECONFIG"
+                f"no Kubernetes cluster: {error}; run in a pod with a service account, or set "
+                "KUBECONFIG"
             ) from error
         except (yaml.YAMLError, LookupError, AttributeError, TypeError, ValueError) as error:
-            # lightkube reads the file as it comes; a token may stand in it, so it is not quoted.
+            # lightkube does not check the file. It may contain a token, so it is not quoted.
             raise InputError(
-                f"the kubeconfig cannot be read ({type(error).__name__}): it is not as kubectl "
-                "writes it; compare `kubectl config view`"
+                f"the kubeconfig is not in kubectl's format ({type(error).__name__}): check it "
+                "with `kubectl config view`"
             ) from None
 
     def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
-        """Give an object, None if there is none."""
+        """Return an object; None if it does not exist."""
         try:
-            return _json(
-                self._try(
+            return _to_json(
+                self._send(
                     lambda: self._client.get(_KINDS[kind], name, namespace=namespace),
                     f"get {kind} {name}",
                 )
@@ -91,64 +92,69 @@ class Kubernetes:
             return None
 
     def list(self, kind: str, namespace: str | None = None) -> list[Object]:
-        """List the objects of a kind in ``namespace``; None: in all, or of no namespace."""
-        where = namespace
-        if where is None and kind not in ("Namespace", "Node"):
-            where = lightkube.ALL_NS
+        """Return the objects of a kind in ``namespace``; None: in all, or without a namespace."""
+        if namespace is None and kind not in ("Namespace", "Node"):
+            namespace = lightkube.ALL_NS
         try:
-            return self._try(
-                lambda: [_json(one) for one in self._client.list(_KINDS[kind], namespace=where)],
+            return self._send(
+                lambda: [
+                    _to_json(model)
+                    for model in self._client.list(_KINDS[kind], namespace=namespace)
+                ],
                 f"list {kind}s",
             )
         except _Missing:
             return []
 
-    def create(self, wanted: Object) -> None:
-        """Create an object; one that is there is left as it is."""
+    def create(self, desired: Object) -> None:
+        """Create an object; leave an existing one as it is."""
         try:
-            self._try(lambda: self._client.create(_model(wanted)), f"create {_shown(wanted)}")
+            self._send(lambda: self._client.create(_model(desired)), f"create {_describe(desired)}")
         except _Exists:
             return
         except _Missing as error:
-            raise KubernetesError(f"create {_shown(wanted)}: {error}") from error
+            raise KubernetesError(f"create {_describe(desired)}: {error}") from error
 
-    def apply(self, wanted: Object) -> Object:
-        """Make an object so, as the owner of these fields; give what came of it."""
+    def apply(self, desired: Object) -> Object:
+        """Apply an object as the owner of its fields (server-side apply); return the result."""
         try:
-            return _json(
-                self._try(
-                    lambda: self._client.apply(_model(wanted), force=True),
-                    f"write {_shown(wanted)}",
+            return _to_json(
+                self._send(
+                    lambda: self._client.apply(_model(desired), force=True),
+                    f"write {_describe(desired)}",
                 )
             )
         except (_Missing, _Exists) as error:
-            raise KubernetesError(f"{_shown(wanted)} cannot be written: {error}") from error
+            raise KubernetesError(f"{_describe(desired)} cannot be written: {error}") from error
 
-    def apply_status(self, wanted: Object) -> None:
-        """Make the status of an OpenStackDeployment so; one that is gone is no error."""
-        name, namespace = wanted["metadata"]["name"], wanted["metadata"]["namespace"]
+    def apply_status(self, desired: Object) -> None:
+        """Apply the status of an OpenStackDeployment, if it still exists."""
+        name, namespace = desired["metadata"]["name"], desired["metadata"]["namespace"]
         try:
-            self._try(
+            self._send(
                 lambda: self._client.apply(
-                    Deployment.Status.from_dict(dict(wanted)), name, namespace=namespace, force=True
+                    Deployment.Status.from_dict(dict(desired)),
+                    name,
+                    namespace=namespace,
+                    force=True,
                 ),
                 f"write the status of {name}",
             )
         except _Missing:
             return
 
-    def patch(self, found: Object, change: Object, *, only_if_unchanged: bool = False) -> None:
-        """Merge ``change`` into an object, null removes; an object that is gone is no error.
+    def patch(self, current: Object, change: Object, *, only_if_unchanged: bool = False) -> None:
+        """Merge ``change`` into an object, if it still exists; null removes a field.
 
-        With ``only_if_unchanged`` nothing is done, and KubernetesUnreachable raised, if somebody
-        has changed the object since it was read: try again with the new one.
+        With ``only_if_unchanged``, raises KubernetesUnreachable and changes nothing if somebody
+        has changed the object since it was read: read it and try again.
         """
-        kind, metadata = found["kind"], found["metadata"]
+        kind, metadata = current["kind"], current["metadata"]
         if only_if_unchanged:
             version = {"resourceVersion": metadata["resourceVersion"]}
             change = {**change, "metadata": {**change.get("metadata", {}), **version}}
         try:
-            self._try(
+            self._send(
                 lambda: self._client.patch(
                     _KINDS[kind],
                     metadata["name"],
@@ -156,16 +162,16 @@ class Kubernetes:
                     namespace=metadata["namespace"],
                     patch_type=PatchType.MERGE,
                 ),
-                f"change {_shown(found)}",
+                f"change {_describe(current)}",
                 retry_conflicts=not only_if_unchanged,
             )
         except _Missing:
             return
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete an object; none is no error."""
+        """Delete an object if it exists."""
         try:
-            self._try(
+            self._send(
                 lambda: self._client.delete(_KINDS[kind], name, namespace=namespace),
                 f"delete {kind} {namespace}/{name}",
             )
@@ -175,39 +181,39 @@ class Kubernetes:
     async def watch(
         self, kind: str, namespace: str, *, name: str | None = None
     ) -> AsyncIterator[tuple[str, Object]]:
-        """Give what happens to the objects of a namespace, or to one: ADDED, MODIFIED, DELETED.
+        """Yield the events (ADDED, MODIFIED, DELETED) of a namespace's objects, or of one object.
 
-        It begins with what is there, goes on for ever, and begins anew after a break: what
-        changed meanwhile is then told as ADDED, what went meanwhile is not told at all.
+        It begins with the present objects and does not end. After a broken connection it begins
+        again with the present objects, as ADDED; objects deleted meanwhile yield no event.
         """
         client = lightkube.AsyncClient(self._config, timeout=_TIMEOUT)
         fields: Any = {"metadata.name": name} if name else None
-        pause = _SOONEST
+        pause = _MIN_PAUSE
         try:
             while True:
                 try:
-                    async for event, found in client.watch(
+                    async for event, model in client.watch(
                         _KINDS[kind],
                         namespace=namespace,
                         fields=fields,
-                        server_timeout=_WATCH,
-                        on_error=_again,
+                        server_timeout=_WATCH_SECONDS,
+                        on_error=_retry_once,
                     ):
-                        pause = _SOONEST
-                        yield str(event), _json(found)
+                        pause = _MIN_PAUSE
+                        yield str(event), _to_json(model)
                 except (httpx2.HTTPError, ValueError) as error:
-                    # The cluster is away, sent half a line, or does not allow it.
-                    place = f"{kind} {namespace}/{name or '*'}"
-                    log.warning("kubernetes.watch-broke", watch=place, error=str(error))
+                    # The server is unreachable, sent half a line, or refuses the watch.
+                    target = f"{kind} {namespace}/{name or '*'}"
+                    log.warning("kubernetes.watch_broken", watch=target, error=str(error))
                     await asyncio.sleep(pause)
-                    pause = min(pause * 2, _LATEST)
+                    pause = min(pause * 2, _MAX_PAUSE)
         finally:
             await client.close()
 
-    def _try(self, request: Callable[[], T], what: str, *, retry_conflicts: bool = True) -> T:
-        """Send a request until it is answered; translate what cannot be."""
+    def _send(self, request: Callable[[], T], action: str, *, retry_conflicts: bool = True) -> T:
+        """Send a request, and again while the server is busy. Raises our errors."""
 
-        def is_worth_another(error: Exception) -> bool | timedelta:
+        def may_succeed_later(error: Exception) -> bool | timedelta:
             if not isinstance(error, httpx2.HTTPError):
                 return False
             if not isinstance(error, httpx2.HTTPStatusError):
@@ -222,41 +228,42 @@ class Kubernetes:
 
         try:
             for attempt in stamina.retry_context(
-                on=is_worth_another, attempts=_TRIES, timeout=_PATIENCE, wait_max=3.0
+                on=may_succeed_later, attempts=_ATTEMPTS, timeout=_MAX_SECONDS, wait_max=3.0
             ):
                 with attempt:
                     return request()
         except httpx2.HTTPStatusError as error:
-            raise _translated(error, what) from error
+            raise _translate(error, action) from error
         except (httpx2.HTTPError, ValueError) as error:
             raise KubernetesUnreachable(
-                f"Kubernetes does not answer ({what}): {type(error).__name__}: {error}"
+                f"Kubernetes does not answer ({action}): {type(error).__name__}: {error}"
             ) from error
         raise AssertionError("stamina raises or returns")
 
 
 class _Missing(Exception):
-    """404: the object, or what it stands in."""
+    """404: the object or its namespace does not exist."""
 
 
 class _Exists(Exception):
-    """409 to a creation."""
+    """409: the object to create exists."""
 
 
-def _translated(error: httpx2.HTTPStatusError, what: str) -> Exception:
+def _translate(error: httpx2.HTTPStatusError, action: str) -> Exception:
     code = error.response.status_code
-    said = str(_status(error).get("message") or error.response.reason_phrase)[:_MOST_ERROR]
+    message = str(_status(error).get("message") or error.response.reason_phrase)[:_MAX_ERROR]
     if code == _NOT_FOUND:
-        return _Missing(said)
+        return _Missing(message)
     if code == _CONFLICT and _reason(error) == "AlreadyExists":
-        return _Exists(said)
+        return _Exists(message)
     if code in (_CONFLICT, _BUSY) or code >= httpx2.codes.INTERNAL_SERVER_ERROR:
-        return KubernetesUnreachable(f"Kubernetes is busy: {code} to {what}: {said}")
+        return KubernetesUnreachable(f"Kubernetes is busy: {code} to {action}: {message}")
     if code == _FORBIDDEN:
         return KubernetesError(
-            f"the operator may not {what}: {said}; compare its roles with deploy/base/rbac.yaml"
+            f"the operator may not {action}: {message}; compare its roles with "
+            "deploy/base/rbac.yaml"
         )
-    return KubernetesError(f"Kubernetes refuses to {what}: {code}: {said}")
+    return KubernetesError(f"Kubernetes refuses to {action}: {code}: {message}")
 
 
 def _reason(error: httpx2.HTTPStatusError) -> str:
@@ -264,7 +271,7 @@ def _reason(error: httpx2.HTTPStatusError) -> str:
 
 
 def _status(error: httpx2.HTTPStatusError) -> Mapping[str, Any]:
-    """Read the Status that Kubernetes answers with; {} for another answer (a proxy's)."""
+    """Return the Status in Kubernetes' answer; {} if the answer is a proxy's."""
     try:
         value = error.response.json()
     except ValueError:
@@ -272,23 +279,25 @@ def _status(error: httpx2.HTTPStatusError) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}
 
 
-def _again(_: Exception, count: int) -> OnErrorResult:
+def _retry_once(_: Exception, count: int) -> OnErrorResult:
     return OnErrorResult(OnErrorAction.RAISE if count > 1 else OnErrorAction.RETRY, 0.2)
 
 
-def _model(wanted: Object) -> Any:
-    return codecs.from_dict(dict(wanted))
+def _model(desired: Object) -> Any:
+    return codecs.from_dict(dict(desired))
 
 
-def _json(found: Any) -> Object:
+def _to_json(model: Any) -> Object:
     value: Object = {
-        "apiVersion": found._api_info.resource.api_version,  # noqa: SLF001 -- a list leaves both out
-        "kind": found._api_info.resource.kind,  # noqa: SLF001 -- the same
-        **found.to_dict(),
+        "apiVersion": model._api_info.resource.api_version,  # noqa: SLF001 -- a list leaves both out
+        "kind": model._api_info.resource.kind,  # noqa: SLF001 -- the same
+        **model.to_dict(),
     }
     return value
 
 
-def _shown(wanted: Object) -> str:
-    metadata = wanted["metadata"]
-    return f"{wanted['kind']} {metadata.get('namespace', '')}/{metadata['name']}".replace(" /", " ")
+def _describe(desired: Object) -> str:
+    metadata = desired["metadata"]
+    return f"{desired['kind']} {metadata.get('namespace', '')}/{metadata['name']}".replace(
+        " /", " "
+    )

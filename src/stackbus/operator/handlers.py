@@ -1,11 +1,10 @@
-"""The operator: kopf calls, ``expose/cluster/`` works. Nothing is decided here.
+"""The handlers that kopf calls; the decisions are in ``expose/cluster/``.
 
-Called by ``stackbus operator``. Each resource has one ``keep``, a daemon of kopf's: it runs
-``Cluster.reconcile`` at its start, whenever the resource changed (``notice``), whenever something
-that stackbus made, the Service or the broker's Secret changed (``watching.py``), and when the
-resync time has passed. Runs never overlap, and work in a thread: kopf's loop goes on. What stopped
-a run decides about the next: later, or never until something changes. ``withdraw`` holds the
-resource's deletion back until all is taken away.
+kopf runs the daemon ``keep`` for each resource. It calls ``Reconciler.reconcile`` at its start,
+after each change of the resource (``notice``), after each change of an object in ``watches.py``,
+and after the resync time. Runs do not overlap; each has a thread, so that kopf's loop continues.
+The error that stopped a run decides about the next run: after a pause, or after a change.
+``withdraw`` delays the resource's deletion until everything is removed.
 """
 
 from __future__ import annotations
@@ -21,77 +20,77 @@ import structlog
 
 from stackbus.errors import InvalidDeployment, StackbusError
 from stackbus.expose.cluster.endpoint import SERVICE
-from stackbus.expose.cluster.reconcile import LET_GO, Cluster
+from stackbus.expose.cluster.reconcile import LET_GO, Reconciler
+from stackbus.expose.cluster.reporting import PostEvent
 from stackbus.expose.cluster.rotation import ROTATE
-from stackbus.expose.cluster.telling import Tell
 from stackbus.expose.deployment import API_VERSION
 from stackbus.expose.secrets import NAMESPACE, OWN_NAMESPACE
 from stackbus.metrics import FAILURES, RECONCILE_SECONDS, RECONCILES
-from stackbus.operator.watching import Watcher, watched
+from stackbus.operator.watches import Watcher, list_targets
 
 RESOURCE = (*API_VERSION.split("/"), "openstackdeployments")
 PREFIX = "stackbus.io"
-_LATER = 5.0  # seconds until a run that something stopped is tried again
-_FAREWELL = 30.0  # seconds for a run to end when the resource goes or the operator stops
-_GATHER = 0.2  # seconds in which several changes lead to one run
+_RETRY_SECONDS = 5.0  # pause after a run that an error stopped
+_STOP_SECONDS = 30.0  # for a run to end when the resource is deleted or the operator stops
+_DEBOUNCE_SECONDS = 0.2  # changes within this time lead to one run
 
 log = structlog.get_logger()
 
 
 class Operator:
-    """The handlers of one operator, around one Cluster."""
+    """The handlers of one operator, around one Reconciler."""
 
-    def __init__(self, cluster: Cluster, watcher: Watcher) -> None:
-        """Serve ``cluster``; ``watcher`` tells what happens to other things than the resource."""
-        self._cluster = cluster
+    def __init__(self, reconciler: Reconciler, watcher: Watcher) -> None:
+        """Call ``reconciler``; ``watcher`` reports changes of other objects than the resource."""
+        self._reconciler = reconciler
         self._watcher = watcher
-        self._turn = asyncio.Lock()
-        self._changed: dict[str, asyncio.Event] = {}
-        self._seen: dict[str, object] = {}
+        self._lock = asyncio.Lock()
+        self._changes: dict[str, asyncio.Event] = {}
+        self._specs: dict[str, object] = {}
 
     async def notice(self, body: kopf.Body, uid: str, **_: Any) -> None:
-        """Wake ``keep`` if what changed in the resource is one of ours: not its status."""
-        part = _our_part(body)
-        if self._seen.get(uid) != part and uid in self._changed:
-            self._changed[uid].set()
-        self._seen[uid] = part
+        """Wake ``keep`` if a part of the resource changed that stackbus reads."""
+        spec = _select_spec(body)
+        if self._specs.get(uid) != spec and uid in self._changes:
+            self._changes[uid].set()
+        self._specs[uid] = spec
 
     async def keep(self, body: kopf.Body, uid: str, stopped: kopf.DaemonStopped, **_: Any) -> None:
-        """Make everything as the resource wants it, and keep it so."""
-        changed = self._changed[uid] = asyncio.Event()
-        settings = self._cluster.settings
-        places = watched(settings, (NAMESPACE, OWN_NAMESPACE), SERVICE)
-        watches = [asyncio.create_task(self._watcher(place, changed)) for place in places]
+        """Reconcile at the start, after each change and each resync time, until stopped."""
+        changed = self._changes[uid] = asyncio.Event()
+        settings = self._reconciler.settings
+        targets = list_targets(settings, (NAMESPACE, OWN_NAMESPACE), SERVICE)
+        watches = [asyncio.create_task(self._watcher(target, changed)) for target in targets]
         try:
             while not stopped:
                 changed.clear()
                 pause = settings.resync
                 try:
-                    await self._run(self._cluster.reconcile, body)
+                    await self._run(self._reconciler.reconcile, body)
                 except kopf.TemporaryError:
-                    pause = min(pause, _LATER)
+                    pause = min(pause, _RETRY_SECONDS)
                 except kopf.PermanentError:
                     pass
-                await _first_of(changed, stopped, pause)
-                await asyncio.sleep(_GATHER)
+                await _wait_for_change(changed, stopped, pause)
+                await asyncio.sleep(_DEBOUNCE_SECONDS)
         finally:
-            del self._changed[uid]
+            del self._changes[uid]
             for watch in watches:
                 watch.cancel()
 
     async def withdraw(self, body: kopf.Body, uid: str, **_: Any) -> None:
-        """Take away everything that was made for the resource."""
-        await self._run(self._cluster.withdraw, body)
-        self._seen.pop(uid, None)
+        """Remove everything that was made for the resource."""
+        await self._run(self._reconciler.withdraw, body)
+        self._specs.pop(uid, None)
 
-    async def _run(self, work: Callable[[str, str, Tell], None], body: kopf.Body) -> None:
-        """Work in a thread; turn our errors into kopf's: later, or never."""
+    async def _run(self, work: Callable[[str, str, PostEvent], None], body: kopf.Body) -> None:
+        """Work in a thread. Raises kopf's TemporaryError or PermanentError for our errors."""
         namespace, name = str(body.metadata.namespace), str(body.metadata.name)
-        tell = cast("Tell", partial(_tell, body))
-        async with self._turn:
+        post_event = cast("PostEvent", partial(_post_event, body))
+        async with self._lock:
             try:
                 with RECONCILE_SECONDS.time():
-                    await asyncio.to_thread(work, namespace, name, tell)
+                    await asyncio.to_thread(work, namespace, name, post_event)
             except StackbusError as error:
                 FAILURES.labels(type(error).__name__).inc()
                 log.warning("operator.failed", resource=f"{namespace}/{name}", error=str(error))
@@ -99,12 +98,14 @@ class Operator:
                     RECONCILES.labels("never").inc()
                     raise kopf.PermanentError(str(error)) from None
                 RECONCILES.labels("later").inc()
-                raise kopf.TemporaryError(str(error), delay=_LATER) from None
+                raise kopf.TemporaryError(str(error), delay=_RETRY_SECONDS) from None
         RECONCILES.labels("done").inc()
 
 
-async def _first_of(changed: asyncio.Event, stopped: kopf.DaemonStopped, seconds: float) -> None:
-    """Wait until something changed, the daemon is to stop, or the time has passed."""
+async def _wait_for_change(
+    changed: asyncio.Event, stopped: kopf.DaemonStopped, seconds: float
+) -> None:
+    """Wait for a change, for the daemon's end, or until the time has passed."""
     waits = [asyncio.ensure_future(changed.wait()), asyncio.ensure_future(stopped.wait())]
     try:
         await asyncio.wait(waits, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
@@ -113,25 +114,25 @@ async def _first_of(changed: asyncio.Event, stopped: kopf.DaemonStopped, seconds
             wait.cancel()
 
 
-def registry(operator: Operator) -> kopf.OperatorRegistry:
-    """Give kopf's registry with the operator's handlers."""
-    found = kopf.OperatorRegistry()
-    kopf.on.startup(registry=found)(_configure)
-    kopf.on.login(registry=found)(_login)
-    kopf.on.event(*RESOURCE, registry=found, id="notice")(operator.notice)
+def make_registry(operator: Operator) -> kopf.OperatorRegistry:
+    """Return kopf's registry with the operator's handlers."""
+    handlers = kopf.OperatorRegistry()
+    kopf.on.startup(registry=handlers)(_configure)
+    kopf.on.login(registry=handlers)(_login)
+    kopf.on.event(*RESOURCE, registry=handlers, id="notice")(operator.notice)
     kopf.daemon(
         *RESOURCE,
-        registry=found,
+        registry=handlers,
         id="keep",
-        cancellation_backoff=_FAREWELL,
-        cancellation_timeout=_FAREWELL,
+        cancellation_backoff=_STOP_SECONDS,
+        cancellation_timeout=_STOP_SECONDS,
     )(operator.keep)
-    kopf.on.delete(*RESOURCE, registry=found, id="withdraw")(operator.withdraw)
-    return found
+    kopf.on.delete(*RESOURCE, registry=handlers, id="withdraw")(operator.withdraw)
+    return handlers
 
 
 def run(
-    cluster: Cluster,
+    reconciler: Reconciler,
     watcher: Watcher,
     *,
     namespaces: tuple[str, ...],
@@ -142,12 +143,12 @@ def run(
 
     async def serve() -> None:
         await kopf.operator(
-            registry=registry(Operator(cluster, watcher)),
+            registry=make_registry(Operator(reconciler, watcher)),
             clusterwide=not namespaces,
             namespaces=namespaces,
             standalone=None if peering else True,
             peering_name=peering,
-            # Replicas of the same priority would both stand by.
+            # Of replicas with the same priority, all would stand by.
             priority=secrets.randbelow(2**31),
             liveness_endpoint=liveness,
         )
@@ -155,32 +156,33 @@ def run(
     asyncio.run(serve())
 
 
-class _OurPart(kopf.AnnotationsDiffBaseStorage):
-    """Remembers of the resource what stackbus reads; MOSK's holds much more."""
+class _SpecStorage(kopf.AnnotationsDiffBaseStorage):
+    """Stores the parts of the resource that stackbus reads; MOSK's resource has many more."""
 
     def build(self, *, body: kopf.Body, **_: Any) -> Any:
-        """Give the part of ``body`` whose change is one for us."""
-        return _our_part(body)
+        """Return the parts of ``body`` that stackbus reads."""
+        return _select_spec(body)
 
 
-def _our_part(body: kopf.Body) -> dict[str, object]:
+def _select_spec(body: kopf.Body) -> dict[str, object]:
     features = (body.get("spec") or {}).get("features")
-    of_ours = features if isinstance(features, dict) else {}
+    if not isinstance(features, dict):
+        features = {}
     annotations = body.metadata.annotations
     return {
-        "services": of_ours.get("services"),
-        "messaging": of_ours.get("messaging"),
+        "services": features.get("services"),
+        "messaging": features.get("messaging"),
         "annotations": {n: annotations[n] for n in (ROTATE, LET_GO) if n in annotations},
     }
 
 
 async def _configure(settings: kopf.OperatorSettings, **_: Any) -> None:
-    # Names of our own: another operator on the same resource may be kopf's too (MOSK's rockoon
-    # is), and would take our marks for its own.
+    # Names of our own: another operator on the same resource may use kopf too (MOSK's rockoon
+    # does), and would take our annotations for its own.
     settings.persistence.finalizer = f"{PREFIX}/finalizer"
     settings.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix=PREFIX)
-    settings.persistence.diffbase_storage = _OurPart(prefix=PREFIX, key="last-handled")
-    # One peering for the cluster, also where one namespace alone is served.
+    settings.persistence.diffbase_storage = _SpecStorage(prefix=PREFIX, key="last-handled")
+    # One peering for the Kubernetes cluster, also if the operator serves one namespace.
     settings.peering.clusterwide = True
     settings.posting.reporting_component = "stackbus"
     settings.posting.event_name_prefix = "stackbus-"
@@ -191,5 +193,5 @@ def _login(**kwargs: Any) -> kopf.ConnectionInfo | None:
     return kopf.login_with_service_account(**kwargs) or kopf.login_with_kubeconfig(**kwargs)
 
 
-def _tell(body: kopf.Body, kind: str, reason: str, message: str) -> None:
+def _post_event(body: kopf.Body, kind: str, reason: str, message: str) -> None:
     kopf.event(body, type=kind, reason=reason, message=message[:1000])

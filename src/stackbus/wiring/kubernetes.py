@@ -1,4 +1,4 @@
-"""The operator's work: a Kubernetes client, and the reconciler on it."""
+"""The operator's Kubernetes client, and its reconciler."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from stackbus.clients.kubernetes import Kubernetes
 from stackbus.clients.management import Management
 from stackbus.errors import InputError
 from stackbus.expose.cluster.endpoint import Access
-from stackbus.expose.cluster.reconcile import Cluster
+from stackbus.expose.cluster.reconcile import Reconciler
 from stackbus.expose.cluster.store import MANAGER, Objects
 from stackbus.settings import Settings
 
@@ -18,8 +18,8 @@ def kubernetes() -> Kubernetes:
     return Kubernetes(MANAGER)
 
 
-def reconciler(settings: Settings, objects: Objects, namespaces: tuple[str, ...]) -> Cluster:
-    """Return the work of the operator in ``namespaces``; none: in all of them.
+def reconciler(settings: Settings, objects: Objects, namespaces: tuple[str, ...]) -> Reconciler:
+    """Return the reconciler of ``namespaces``; empty: of all.
 
     Raises InputError if the settings name no broker.
     """
@@ -34,7 +34,7 @@ def reconciler(settings: Settings, objects: Objects, namespaces: tuple[str, ...]
             access.management_url, access.username, access.password, ca=access.ca or None
         )
 
-    return Cluster(
+    return Reconciler(
         kubernetes=objects,
         connect=connect,
         settings=settings,

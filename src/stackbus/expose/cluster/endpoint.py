@@ -1,7 +1,7 @@
-"""Where consumers of a cluster connect: from the Service and the broker's Secret, pure.
+"""The broker that the administrator's Secret describes, and the endpoint for its consumers. Pure.
 
-Called by ``reconcile.py``. ``Access`` is the broker as the administrator's Secret describes it;
-``endpoint`` is what consumers are told, read from the Service ``rabbitmq-external``.
+``read_access`` reads the Secret. ``find_endpoint`` reads the addresses and ports for consumers from
+the Service ``rabbitmq-external``; they go into the consumers' Secrets.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _KEYS = ("management_url", "amqp_url", "username", "password")
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One broker: where it is, and its administrator's credentials."""
+    """The addresses of a broker, and its administrator's credentials."""
 
     namespace: str
     management_url: str
@@ -35,24 +35,24 @@ class Access:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Give the names by which the broker is reached inside the cluster."""
+        """The host names of the broker inside the Kubernetes cluster."""
         hosts = (urlsplit(url).hostname for url in (self.amqp_url, self.management_url))
         return tuple(dict.fromkeys(host for host in hosts if host))
 
     def url(self, user: str, password: str, vhost: str) -> str:
-        """Give the AMQP URL by which ``user`` gets into ``vhost``."""
+        """Return the AMQP URL of ``user`` in ``vhost``."""
         return amqp_url(self.amqp_url, user, password, vhost)
 
 
-def access(secret: Object | None, place: str) -> Access:
-    """Read the broker's Secret at ``place``, NAMESPACE/NAME.
+def read_access(secret: Object | None, secret_path: str) -> Access:
+    """Return the contents of the broker's Secret; ``secret_path`` is NAMESPACE/NAME.
 
-    Raises InputError that names every key that is missing or no text, and never a value.
+    Raises InputError that names each invalid key, and never a value.
     """
-    namespace = place.partition("/")[0]
+    namespace = secret_path.partition("/")[0]
     if secret is None:
         raise InputError(
-            f"the broker's Secret {place} does not exist: create it with the keys "
+            f"the broker's Secret {secret_path} does not exist: create it with the keys "
             f"{', '.join(_KEYS)} and, for a private CA, ca_cert"
         )
     values = {}
@@ -61,15 +61,17 @@ def access(secret: Object | None, place: str) -> Access:
             encoded = (secret.get("data") or {}).get(key, "")
             values[key] = base64.b64decode(encoded, validate=True).decode().strip()
         except (binascii.Error, ValueError, TypeError):
-            raise InputError(f"the broker's Secret {place}: {key}: no base64 of a text") from None
+            raise InputError(
+                f"the broker's Secret {secret_path}: {key} is not the base64 of a text"
+            ) from None
     missing = [key for key in _KEYS if not values[key]]
     if missing:
-        raise InputError(f"the broker's Secret {place}: {', '.join(missing)}: must be given")
+        raise InputError(f"the broker's Secret {secret_path}: missing: {', '.join(missing)}")
     for key, schemes in (("management_url", ("http", "https")), ("amqp_url", ("amqp", "amqps"))):
         if not _is_url(values[key], schemes):
             raise InputError(
-                f"the broker's Secret {place}: {key}: {schemes[0]}:// or {schemes[1]}:// and a "
-                "host, without user and path, were expected"
+                f"the broker's Secret {secret_path}: {key} is not a URL of the form "
+                f"{schemes[0]}://HOST or {schemes[1]}://HOST, without user and path"
             )
     return Access(
         namespace,
@@ -97,17 +99,17 @@ def _is_url(url: str, schemes: tuple[str, str]) -> bool:
     )
 
 
-def endpoint(
+def find_endpoint(
     service: Object,
     nodes: Iterable[Object],
     advertise: tuple[str, ...],
     names: tuple[str, ...],
     vhost: str,
 ) -> tuple[Endpoint, str]:
-    """Say where consumers connect, and what is being waited for ('' if nothing).
+    """Return the endpoint for consumers, and a message if it has no address yet ('' if it has).
 
-    ``advertise`` stands for the addresses of the Service if it is not empty; ``nodes`` are those
-    of the cluster, asked for a NodePort only.
+    ``advertise``, if not empty, replaces the addresses of the Service. ``nodes`` are the nodes of
+    the Kubernetes cluster, needed for a NodePort only.
     """
     metadata, spec = service["metadata"], service["spec"]
     kind = spec.get("type", "ClusterIP")
@@ -121,34 +123,36 @@ def endpoint(
     if not hosts:
         match kind:
             case "LoadBalancer":
-                hosts = _balancer(service)
+                hosts = _list_balancer_addresses(service)
                 waiting = "an address of the load balancer"
             case "NodePort":
-                hosts = _nodes(nodes)
+                hosts = _list_node_addresses(nodes)
                 waiting = "a node with an address"
             case _:
                 hosts = (inside,)
     if not {PORT_AMQP, PORT_AMQPS} <= ports.keys():
         hosts, waiting = (), "the node ports"
-    found = Endpoint(
+    result = Endpoint(
         hosts, ports.get(PORT_AMQP, 0), ports.get(PORT_AMQPS, 0), vhost, (*names, inside)
     )
     if hosts:
-        return found, ""
-    return found, f"waiting for {waiting} of the Service {metadata['namespace']}/{SERVICE}"
+        return result, ""
+    return result, f"waiting for {waiting} of the Service {metadata['namespace']}/{SERVICE}"
 
 
-def _balancer(service: Object) -> tuple[str, ...]:
+def _list_balancer_addresses(service: Object) -> tuple[str, ...]:
     status = (service.get("status") or {}).get("loadBalancer") or {}
-    addresses = (one.get("ip") or one.get("hostname") for one in status.get("ingress") or [])
+    addresses = (
+        ingress.get("ip") or ingress.get("hostname") for ingress in status.get("ingress") or []
+    )
     return tuple(dict.fromkeys(address for address in addresses if address))
 
 
-def _nodes(nodes: Iterable[Object]) -> tuple[str, ...]:
-    """Give each node's external address, or where none has one, the internal ones."""
-    found: dict[str, list[str]] = {"ExternalIP": [], "InternalIP": []}
+def _list_node_addresses(nodes: Iterable[Object]) -> tuple[str, ...]:
+    """Return the external addresses of the nodes; without any, the internal ones."""
+    addresses: dict[str, list[str]] = {"ExternalIP": [], "InternalIP": []}
     for node in nodes:
         for address in (node.get("status") or {}).get("addresses") or []:
-            if address["type"] in found:
-                found[address["type"]].append(address["address"])
-    return tuple(sorted(set(found["ExternalIP"] or found["InternalIP"])))
+            if address["type"] in addresses:
+                addresses[address["type"]].append(address["address"])
+    return tuple(sorted(set(addresses["ExternalIP"] or addresses["InternalIP"])))

@@ -1,6 +1,6 @@
-"""What stackbus makes in a cluster beside the consumers' Secrets: values, as Kubernetes' JSON.
+"""The Kubernetes objects of stackbus beside the consumers' Secrets, as values in Kubernetes' JSON.
 
-Called by ``reconcile.py``, which applies them. Each bears our label; a test lists them all.
+``reconcile.py`` applies them. Each has our label; a test lists them all.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ ssl_options.keyfile = {_MOUNTED}/tls.key
 
 
 def namespace(name: str) -> Object:
-    """Give a namespace of ours."""
+    """Return a namespace of stackbus."""
     return {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -37,15 +37,15 @@ def namespace(name: str) -> Object:
 
 
 def service(
-    where: str,
+    namespace_name: str,
     kind: str,
     ports: tuple[int, int],
     selector: Mapping[str, str],
     annotations: Mapping[str, str],
 ) -> Object:
-    """Give the Service of the consumers: AMQP and AMQP over TLS, nothing else of the broker."""
+    """Return the Service for consumers: AMQP and AMQP over TLS, no other port of the broker."""
     return {
-        **_head("v1", "Service", where, SERVICE, annotations),
+        **_head("v1", "Service", namespace_name, SERVICE, annotations),
         "spec": {
             "type": kind,
             "selector": dict(selector),
@@ -57,10 +57,10 @@ def service(
     }
 
 
-def configuration(where: str) -> Object:
-    """Give the ConfigMap with what ``rabbitmq.conf`` needs, and the plugins."""
+def configuration(namespace_name: str) -> Object:
+    """Return the ConfigMap with the lines for ``rabbitmq.conf`` and the list of plugins."""
     return {
-        **_head("v1", "ConfigMap", where, CONFIGURATION),
+        **_head("v1", "ConfigMap", namespace_name, CONFIGURATION),
         "data": {
             "90-stackbus.conf": f"# The Secret {SERVER_TLS} is mounted at {_MOUNTED}.\n"
             + _FILES
@@ -70,10 +70,10 @@ def configuration(where: str) -> Object:
     }
 
 
-def server_tls(where: str, credentials: Credentials) -> Secret:
-    """Give the Secret with the server's certificate that the broker mounts."""
+def server_tls(namespace_name: str, credentials: Credentials) -> Secret:
+    """Return the Secret with the server's certificate, which the broker mounts."""
     return Secret(
-        where,
+        namespace_name,
         SERVER_TLS,
         {
             "ca.crt": credentials.ca.certificate,
@@ -84,16 +84,20 @@ def server_tls(where: str, credentials: Credentials) -> Secret:
 
 
 def relay(inner_url: str, outer_url: str, ca: str) -> Secret:
-    """Give the Secret that the relay's pods read; ``ca`` verifies both brokers over TLS."""
+    """Return the Secret that the relay's pods read; ``ca`` verifies both brokers over TLS."""
     return Secret(
         OWN_NAMESPACE, RELAY, {"inner_url": inner_url, "outer_url": outer_url, "ca.crt": ca}
     )
 
 
 def _head(
-    version: str, kind: str, where: str, name: str, annotations: Mapping[str, str] | None = None
+    version: str,
+    kind: str,
+    namespace_name: str,
+    name: str,
+    annotations: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    metadata: dict[str, Any] = {"name": name, "namespace": where, "labels": dict(LABELS)}
+    metadata: dict[str, Any] = {"name": name, "namespace": namespace_name, "labels": dict(LABELS)}
     if annotations:
         metadata["annotations"] = dict(annotations)
     return {"apiVersion": version, "kind": kind, "metadata": metadata}

@@ -1,13 +1,13 @@
-"""Keep RabbitMQ, the Secrets, the Service and the status in line with one resource.
+"""Reconcile RabbitMQ, the Secrets, the Service and the status with one resource.
 
-Called by ``operator/``, one run at a time, for whatever reason: something changed, or time has
-passed. ``Cluster.reconcile`` reads everything anew and does what is left, so it may be stopped
-anywhere. It reads top to bottom:
+``operator/handlers.py`` starts one run at a time: after a change, or after the resync time.
+``Reconciler.reconcile`` reads the present state and makes what is missing, so a run may be
+interrupted anywhere. Its steps, from top to bottom:
 
     resource -> deployment -> the broker's Secret -> Service -> endpoint -> CA and server
     certificate -> rotation, plan, apply -> the relay's Secret -> status
 
-``Cluster.withdraw`` takes all of it away again.
+``Reconciler.withdraw`` removes all of it.
 """
 
 from __future__ import annotations
@@ -32,15 +32,14 @@ from stackbus.errors import (
 )
 from stackbus.expose import certificates
 from stackbus.expose import credentials as creds
-from stackbus.expose import status as exposed
+from stackbus.expose import status as topic_status
 from stackbus.expose.api import BrokerApi
 from stackbus.expose.apply import Exposure, Plan
-from stackbus.expose.cluster import Object, objects, rotation, telling
-from stackbus.expose.cluster import status as told
-from stackbus.expose.cluster.endpoint import SERVICE, Access, access, endpoint
-from stackbus.expose.cluster.status import Report, TopicReport
+from stackbus.expose.cluster import Object, conditions, objects, reporting, rotation
+from stackbus.expose.cluster.conditions import Report, TopicReport
+from stackbus.expose.cluster.endpoint import SERVICE, Access, find_endpoint, read_access
+from stackbus.expose.cluster.reporting import PostEvent
 from stackbus.expose.cluster.store import KubernetesStore, Objects, is_ours
-from stackbus.expose.cluster.telling import Tell
 from stackbus.expose.credentials import Credentials, Endpoint, Generations, secret_name
 from stackbus.expose.deployment import API_VERSION, KIND, NOTHING, Deployment
 from stackbus.expose.secrets import NAMESPACE, OWN_NAMESPACE, Secret, as_object
@@ -56,18 +55,18 @@ from stackbus.metrics import (
 from stackbus.settings import Settings
 
 LET_GO = "stackbus.io/let-go"
-"""An annotation: with the value ``true``, a deletion does not wait for a broker that is gone."""
+"""Annotation: with the value ``true``, deletion does not wait for an unreachable broker."""
 
 _DEFAULT_PORTS = (5672, 5671)
 
 log = structlog.get_logger()
 
 
-class RabbitMQ(BrokerApi, exposed.StatusApi, Protocol):
-    """What is needed of a broker; ``clients/management.py`` is the real one."""
+class RabbitMQ(BrokerApi, topic_status.StatusApi, Protocol):
+    """The part of the management API that reconciling needs; see ``clients/management.py``."""
 
     def listener(self, protocol: str) -> int | None:
-        """Tell the port of a listener (``amqp``, ``amqp/ssl``), None if there is none."""
+        """Return the port of a listener (``amqp``, ``amqp/ssl``); None if there is none."""
 
 
 Connect = Callable[[Access], AbstractContextManager[RabbitMQ]]
@@ -75,7 +74,7 @@ Connect = Callable[[Access], AbstractContextManager[RabbitMQ]]
 
 @dataclass(frozen=True, slots=True)
 class Brokers:
-    """The brokers of the two buses; most often one and the same."""
+    """The brokers of the two buses; often both are the same."""
 
     inner: RabbitMQ
     outer: RabbitMQ
@@ -84,151 +83,156 @@ class Brokers:
 
     @property
     def separate(self) -> RabbitMQ | None:
-        """Give the outer bus' broker if it is one of its own."""
+        """The broker of the outer bus if it is not that of the inner bus."""
         return None if self.outer is self.inner else self.outer
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
-    """One Kubernetes cluster with the broker that its settings name."""
+class Reconciler:
+    """The work of the operator in one Kubernetes cluster, with the brokers in its settings."""
 
     kubernetes: Objects
     connect: Connect
     settings: Settings
     clock: Callable[[], datetime]
     namespaces: tuple[str, ...] = field(default=())
-    """Where deployments are looked for; none: everywhere."""
+    """The namespaces that are searched for deployments; empty: all."""
 
-    def reconcile(self, namespace: str, name: str, tell: Tell) -> None:
-        """Make everything as the resource wants it, and write its status.
+    def reconcile(self, namespace: str, name: str, post_event: PostEvent) -> None:
+        """Make everything as the resource describes it, and write its status.
 
-        Raises what stopped it; the status tells that already.
+        Raises the error that stopped it; the status contains it already.
         """
-        found = self.kubernetes.get(KIND, namespace, name)
-        if found is None or found["metadata"].get("deletionTimestamp"):
+        resource = self.kubernetes.get(KIND, namespace, name)
+        if resource is None or resource["metadata"].get("deletionTimestamp"):
             return
         report = Report()
         try:
-            self._make_so(found, report, tell)
+            self._reconcile(resource, report, post_event)
         except StackbusError as error:
-            telling.blame(error, report)
-            self._publish(found, report, tell, error)
+            reporting.report_error(report, error)
+            self._write_status(resource, report, post_event, error)
             raise
-        self._publish(found, report, tell)
+        self._write_status(resource, report, post_event)
 
-    def withdraw(self, namespace: str, name: str, tell: Tell) -> None:
-        """Take away everything that was made for the resource, and nothing else.
+    def withdraw(self, namespace: str, name: str, post_event: PostEvent) -> None:
+        """Remove everything that was made for the resource, and nothing else.
 
-        Raises BrokerUnreachable while the broker is gone, until the annotation ``LET_GO`` says
-        that it is not to be waited for.
+        Raises BrokerUnreachable while the broker is unreachable, unless the annotation ``LET_GO``
+        is set.
         """
-        found = self.kubernetes.get(KIND, namespace, name)
-        if found is None or _identity(self._served()) != (namespace, name):
+        resource = self.kubernetes.get(KIND, namespace, name)
+        if resource is None or _identity(self._find_served()) != (namespace, name):
             return
         store = KubernetesStore(self.kubernetes)
-        lets_go = (found["metadata"].get("annotations") or {}).get(LET_GO) == "true"
+        lets_go = (resource["metadata"].get("annotations") or {}).get(LET_GO) == "true"
         try:
             with self._brokers() as brokers:
-                exposure = self._exposure(brokers, store, _nowhere(self.settings))
+                exposure = self._exposure(brokers, store, _empty_endpoint(self.settings))
                 plan = exposure.plan_withdrawal()
-                exposure.apply(plan, _debug)
-                _count(plan)
+                exposure.apply(plan, _log_step)
+                _count_changes(plan)
         except (BrokerError, InputError) as error:
             if not lets_go:
-                mend = (
-                    f"{error}. What is in the broker is waited for; to delete without it: kubectl "
+                message = (
+                    f"{error}. The deletion waits for the broker; to delete without it: kubectl "
                     f"-n {namespace} annotate openstackdeployment {name} {LET_GO}=true"
                 )
                 report = Report()
-                report.say(told.READY, "False", "Deleting", mend)
-                self._publish(found, report, tell)
-                raise BrokerUnreachable(mend) from error
-            tell("Warning", "BrokerLeft", f"deleted without the broker: {error}")
-            for where in (NAMESPACE, OWN_NAMESPACE):
-                for secret in store.names(where):
-                    store.remove(where, secret)
+                report.set_condition(conditions.READY, "False", "Deleting", message)
+                self._write_status(resource, report, post_event)
+                raise BrokerUnreachable(message) from error
+            post_event("Warning", "BrokerLeft", f"deleted without the broker: {error}")
+            for secret_namespace in (NAMESPACE, OWN_NAMESPACE):
+                for secret in store.names(secret_namespace):
+                    store.remove(secret_namespace, secret)
         self._remove_objects()
         TOPICS.set(0)
 
     # The steps of a run
 
-    def _make_so(self, found: Object, report: Report, tell: Tell) -> None:
-        namespace, name = _identity(found)
-        served = _identity(self._served())
+    def _reconcile(self, resource: Object, report: Report, post_event: PostEvent) -> None:
+        namespace, name = _identity(resource)
+        served = _identity(self._find_served())
         if served != (namespace, name):
             raise Conflict(
-                f"this operator serves one {KIND}, the oldest: {'/'.join(served)}; delete that one "
-                "to have this one served"
+                f"this operator serves one {KIND}, the oldest: {'/'.join(served)}; to have "
+                f"{namespace}/{name} served, delete that one"
             )
-        deployment = parse(_document(found), f"{KIND} {namespace}/{name}")
-        self._namespaces()
+        deployment = parse(_document(resource), f"{KIND} {namespace}/{name}")
+        self._create_namespaces()
         store = KubernetesStore(self.kubernetes)
-        for one in (OWN_NAMESPACE, NAMESPACE):
-            store.label(one)
+        for secret_namespace in (OWN_NAMESPACE, NAMESPACE):
+            store.label(secret_namespace)
         with self._brokers() as brokers:
-            where = self._endpoint(brokers, store, report)
-            self._certificates(brokers, store, where)
-            report.say(told.BROKER, "True", "Answers", "RabbitMQ's management API answers")
-            exposure = self._exposure(brokers, store, where)
-            known = exposure.generations()
-            deployment, refused = _without_foreign(deployment, store.foreign(NAMESPACE), known)
-            if not where.hosts:
-                if known:
-                    raise Waiting("the topics keep what they have until there is an address")
+            endpoint = self._find_endpoint(brokers, store, report)
+            self._write_certificates(brokers, store, endpoint)
+            report.set_condition(
+                conditions.BROKER, "True", "Answers", "RabbitMQ's management API answers"
+            )
+            exposure = self._exposure(brokers, store, endpoint)
+            exposed = exposure.generations()
+            deployment, refused = _without_foreign(deployment, store.foreign(NAMESPACE), exposed)
+            if not endpoint.hosts:
+                if exposed:
+                    raise Waiting("the topics stay unchanged until the endpoint has an address")
                 deployment = replace(deployment, topics=())
-            wanted_topics = {topic.name: known.get(topic.name) for topic in deployment.topics}
-            if where.hosts:
-                self._rotate(found, exposure, deployment, known, report, tell)
+            topics = {topic.name: exposed.get(topic.name) for topic in deployment.topics}
+            if endpoint.hosts:
+                self._rotate(resource, exposure, deployment, exposed, report, post_event)
             plan = exposure.plan(deployment)
             if plan:
                 log.info("operator.applying", changes=len(plan.steps))
-            exposure.apply(plan, _debug)
-            _count(plan)
-            telling.tell_changes(plan, wanted_topics, known, tell)
+            exposure.apply(plan, _log_step)
+            _count_changes(plan)
+            reporting.post_changes(plan, topics, exposed, post_event)
             assert plan.credentials is not None
-            self._relay_secret(brokers, store, plan.credentials)
+            self._write_relay_secret(brokers, store, plan.credentials)
             report.topics = (
-                *_topics(plan.credentials, plan.parts[-1].ledger.topics),
-                *(TopicReport(one, secret_name(one), problem=why) for one, why in refused.items()),
+                *_report_topics(plan.credentials, plan.parts[-1].ledger.topics),
+                *(
+                    TopicReport(topic, secret_name(topic), problem=reason)
+                    for topic, reason in refused.items()
+                ),
             )
-            self._relay_status(brokers, report)
-        telling.say_ready(report, refused, waits=not where.hosts)
+            self._report_relay(brokers, report)
+        reporting.report_success(report, refused, is_waiting=not endpoint.hosts)
 
-    def _namespaces(self) -> None:
-        """Make the namespaces if that is allowed; if not, the first write into one tells it."""
+    def _create_namespaces(self) -> None:
+        """Create the namespaces if that is allowed; if not, the first write into one fails."""
         for name in (OWN_NAMESPACE, NAMESPACE):
             try:
                 if self.kubernetes.get("Namespace", None, name) is None:
                     self.kubernetes.create(objects.namespace(name))
             except KubernetesError as error:
-                log.warning("operator.no-namespace", namespace=name, error=str(error))
+                log.warning("operator.namespace_not_created", namespace=name, error=str(error))
 
     @contextmanager
     def _brokers(self) -> Iterator[Brokers]:
-        assert self.settings.broker_secret is not None  # wiring.py has seen to it
-        inner = self._access(self.settings.broker_secret)
-        with self.connect(inner) as first:
+        assert self.settings.broker_secret is not None  # wiring/kubernetes.py checks it
+        inner = self._read_access(self.settings.broker_secret)
+        with self.connect(inner) as inner_broker:
             if self.settings.outer_broker_secret is None:
-                yield Brokers(first, first, inner, inner)
+                yield Brokers(inner_broker, inner_broker, inner, inner)
                 return
-            outer = self._access(self.settings.outer_broker_secret)
-            with self.connect(outer) as second:
-                yield Brokers(first, second, inner, outer)
+            outer = self._read_access(self.settings.outer_broker_secret)
+            with self.connect(outer) as outer_broker:
+                yield Brokers(inner_broker, outer_broker, inner, outer)
 
-    def _access(self, place: str) -> Access:
-        namespace, _, name = place.partition("/")
-        return access(self.kubernetes.get("Secret", namespace, name), place)
+    def _read_access(self, secret_path: str) -> Access:
+        namespace, _, name = secret_path.partition("/")
+        return read_access(self.kubernetes.get("Secret", namespace, name), secret_path)
 
-    def _endpoint(self, brokers: Brokers, store: KubernetesStore, report: Report) -> Endpoint:
-        """Make the Service, and say where consumers connect; what was said before stays valid."""
-        where = brokers.outer_access.namespace
-        present = self.kubernetes.get("Service", where, SERVICE)
-        service = self._keep(
+    def _find_endpoint(self, brokers: Brokers, store: KubernetesStore, report: Report) -> Endpoint:
+        """Apply the Service and return its endpoint; without an address, the previous endpoint."""
+        namespace = brokers.outer_access.namespace
+        present = self.kubernetes.get("Service", namespace, SERVICE)
+        service = self._apply(
             present,
             objects.service(
-                where,
+                namespace,
                 self.settings.service_type,
-                _ports(brokers.outer, present),
+                _find_ports(brokers.outer, present),
                 self.settings.service_selector,
                 self.settings.service_annotations,
             ),
@@ -237,115 +241,116 @@ class Cluster:
         nodes = self.kubernetes.list("Node") if is_on_nodes else []
         names = brokers.outer_access.names
         vhost = self.settings.outer_vhost
-        found, waiting = endpoint(service, nodes, tuple(self.settings.advertise), names, vhost)
+        endpoint, waiting = find_endpoint(
+            service, nodes, tuple(self.settings.advertise), names, vhost
+        )
         if waiting:
-            kept = _kept_endpoint(store, vhost)
-            report.say(
-                told.ENDPOINT,
-                "False",
-                "Waiting",
-                waiting
-                + (f"; the Secrets keep {', '.join(kept.hosts)} until then" if kept else ""),
-            )
-            return replace(kept, names=found.names) if kept else found
-        report.hosts = found.hosts
-        report.say(
-            told.ENDPOINT,
+            previous = _read_previous_endpoint(store, vhost)
+            hosts = f"; the Secrets keep {', '.join(previous.hosts)} until then" if previous else ""
+            report.set_condition(conditions.ENDPOINT, "False", "Waiting", waiting + hosts)
+            return replace(previous, names=endpoint.names) if previous else endpoint
+        report.hosts = endpoint.hosts
+        report.set_condition(
+            conditions.ENDPOINT,
             "True",
             "Known",
-            f"consumers connect to {', '.join(found.hosts)}, port {found.port_amqp}, or "
-            f"{found.port_amqps} with TLS",
+            f"consumers connect to {', '.join(endpoint.hosts)}, port {endpoint.port_amqp}, or "
+            f"{endpoint.port_amqps} with TLS",
         )
-        return found
+        return endpoint
 
-    def _keep(self, present: Object | None, wanted: Object) -> Object:
-        """Write an object unless it is as wanted. Raises Conflict if it is somebody else's."""
+    def _apply(self, present: Object | None, desired: Object) -> Object:
+        """Apply an object unless it is as desired. Raises Conflict if it is not ours."""
         if present is not None and not is_ours(present):
-            place = f"{wanted['metadata']['namespace']}/{wanted['metadata']['name']}"
+            path = f"{desired['metadata']['namespace']}/{desired['metadata']['name']}"
             raise Conflict(
-                f"the {wanted['kind']} {place} is not stackbus': it is left as it is; remove it"
+                f"the {desired['kind']} {path} exists and does not belong to stackbus: delete it"
             )
-        if present is not None and _holds(present, wanted):
+        if present is not None and _contains(present, desired):
             return present
-        return self.kubernetes.apply(wanted)
+        return self.kubernetes.apply(desired)
 
-    def _certificates(self, brokers: Brokers, store: KubernetesStore, where: Endpoint) -> None:
-        """Make what the broker mounts; it may need that to start, so it is not asked anything."""
+    def _write_certificates(
+        self, brokers: Brokers, store: KubernetesStore, endpoint: Endpoint
+    ) -> None:
+        """Write the CA and the server's certificate. The broker may need them to start."""
         credentials = creds.prepare_credentials(
             store,
             NOTHING,
             {},
-            where,
+            endpoint,
             self.clock(),
             certificate_days=self.settings.certificate_days,
             renew_days=self.settings.renew_days,
         )
         for secret in credentials.secrets():
             _write_if_changed(store, secret)
-        where_mounted = brokers.outer_access.namespace
-        for wanted in (
-            as_object(objects.server_tls(where_mounted, credentials)),
-            objects.configuration(where_mounted),
+        namespace = brokers.outer_access.namespace
+        for desired in (
+            as_object(objects.server_tls(namespace, credentials)),
+            objects.configuration(namespace),
         ):
-            name = wanted["metadata"]["name"]
-            self._keep(self.kubernetes.get(wanted["kind"], where_mounted, name), wanted)
+            name = desired["metadata"]["name"]
+            self._apply(self.kubernetes.get(desired["kind"], namespace, name), desired)
 
-    def _exposure(self, brokers: Brokers, store: KubernetesStore, where: Endpoint) -> Exposure:
+    def _exposure(self, brokers: Brokers, store: KubernetesStore, endpoint: Endpoint) -> Exposure:
         return Exposure(
-            brokers.inner, store, where, self.settings, self.clock, outer=brokers.separate
+            brokers.inner, store, endpoint, self.settings, self.clock, outer=brokers.separate
         )
 
     def _rotate(
         self,
-        found: Object,
+        resource: Object,
         exposure: Exposure,
         deployment: Deployment,
-        known: Mapping[str, Generations],
+        exposed: Mapping[str, Generations],
         report: Report,
-        tell: Tell,
+        post_event: PostEvent,
     ) -> None:
-        annotations = found["metadata"].get("annotations") or {}
+        annotations = resource["metadata"].get("annotations") or {}
         topics = {
-            topic.name: known[topic.name] for topic in deployment.topics if topic.name in known
+            topic.name: exposed[topic.name] for topic in deployment.topics if topic.name in exposed
         }
-        wanted = rotation.read(annotations.get(rotation.ROTATING, ""))
-        if not wanted and rotation.ROTATE in annotations:
+        targets = rotation.decode_targets(annotations.get(rotation.ROTATING, ""))
+        if not targets and rotation.ROTATE in annotations:
             if not topics and deployment.topics:
-                return  # they are about to be exposed for the first time
+                return  # this run exposes them for the first time
             try:
-                wanted = rotation.targets(annotations[rotation.ROTATE], topics)
+                targets = rotation.parse_request(annotations[rotation.ROTATE], topics)
             except InputError as error:
-                report.say(told.ROTATED, "False", "Refused", str(error))
+                report.set_condition(conditions.ROTATED, "False", "Refused", str(error))
                 return
-            change = {rotation.ROTATE: None, rotation.ROTATING: rotation.written(wanted)}
+            change = {rotation.ROTATE: None, rotation.ROTATING: rotation.encode_targets(targets)}
             patch = {"metadata": {"annotations": change}}
-            self.kubernetes.patch(found, patch, only_if_unchanged=True)
+            self.kubernetes.patch(resource, patch, only_if_unchanged=True)
         done = []
-        for target in wanted:
+        for target in targets:
             if target.topic not in topics:
                 continue
             if topics[target.topic].current < target.generation:
                 plan = exposure.plan_rotation(deployment, target.topic, grace=target.grace)
-                exposure.apply(plan, _debug)
-                _count(plan)
+                exposure.apply(plan, _log_step)
+                _count_changes(plan)
                 old = f"work {target.grace} longer" if target.grace else "have ended"
-                sentence = f"topic {target.topic}: new credentials; the old ones {old}"
-                tell("Normal", "Rotated", sentence)
+                message = f"topic {target.topic}: new credentials; the old ones {old}"
+                post_event("Normal", "Rotated", message)
             done.append(target.topic)
-        if rotation.ROTATING in annotations or wanted:
-            gone = {"metadata": {"annotations": {rotation.ROTATING: None}}}
-            self.kubernetes.patch(found, gone)
+        if rotation.ROTATING in annotations or targets:
+            removal = {"metadata": {"annotations": {rotation.ROTATING: None}}}
+            self.kubernetes.patch(resource, removal)
         if done:
-            report.say(told.ROTATED, "True", "Done", f"new credentials: {', '.join(done)}")
-        elif told.was_refused(found.get("status") or {}):
-            report.say(told.ROTATED, "True", "Withdrawn", "no rotation is asked for any more")
+            message = f"new credentials: {', '.join(done)}"
+            report.set_condition(conditions.ROTATED, "True", "Done", message)
+        elif conditions.rotation_was_refused(resource.get("status") or {}):
+            message = "the refused rotation request was removed"
+            report.set_condition(conditions.ROTATED, "True", "Withdrawn", message)
 
-    def _relay_secret(
+    def _write_relay_secret(
         self, brokers: Brokers, store: KubernetesStore, credentials: Credentials
     ) -> None:
         password = credentials.own_passwords[RELAY_USER]
         inner, outer = brokers.inner_access, brokers.outer_access
-        # A broker that has the certificate made here is verified by our CA.
+        # Our CA verifies a broker that uses the server certificate made here.
         bundle = "".join(dict.fromkeys((inner.ca, outer.ca, credentials.ca.certificate)))
         _write_if_changed(
             store,
@@ -356,46 +361,49 @@ class Cluster:
             ),
         )
 
-    def _relay_status(self, brokers: Brokers, report: Report) -> None:
-        found = exposed.relay(brokers.inner, self.settings.inner_vhost)
-        report.relay = found
-        RELAY_ACTIVE.set(found.state == "active")
-        RELAY_BEHIND.set(found.backlog)
-        behind = f"{found.backlog} notifications behind"
-        if found.state == "active":
-            report.say(
-                told.RELAY,
+    def _report_relay(self, brokers: Brokers, report: Report) -> None:
+        relay = topic_status.relay(brokers.inner, self.settings.inner_vhost)
+        report.relay = relay
+        RELAY_ACTIVE.set(relay.state == "active")
+        RELAY_BEHIND.set(relay.backlog)
+        backlog = f"{relay.backlog} notifications behind"
+        if relay.state == "active":
+            report.set_condition(
+                conditions.RELAY,
                 "True",
                 "Active",
-                f"a relay is active, {found.standby} standing by; {behind}",
+                f"a relay is active, {relay.standby} standing by; {backlog}",
             )
         else:
-            report.say(
-                told.RELAY,
+            report.set_condition(
+                conditions.RELAY,
                 "False",
                 "Absent",
-                f"no relay takes from the inner bus, {behind}: look at the Deployment "
+                f"no relay consumes from the inner bus, {backlog}: look at the Deployment "
                 f"{OWN_NAMESPACE}/stackbus-relay and its logs",
             )
 
-    # What is asked of the cluster
+    # Objects in Kubernetes
 
-    def _served(self) -> Object | None:
-        """Give the one resource that is served: the oldest that can be."""
-        listed = [
-            one
+    def _find_served(self) -> Object | None:
+        """Return the resource that this operator serves: the oldest one."""
+        resources = [
+            resource
             for namespace in self.namespaces or (None,)
-            for one in self.kubernetes.list(KIND, namespace)
+            for resource in self.kubernetes.list(KIND, namespace)
         ]
         return min(
-            listed,
-            key=lambda one: (one["metadata"].get("creationTimestamp", ""), *_identity(one)),
+            resources,
+            key=lambda resource: (
+                resource["metadata"].get("creationTimestamp", ""),
+                *_identity(resource),
+            ),
             default=None,
         )
 
     def _remove_objects(self) -> None:
-        place = self.settings.outer_broker_secret or self.settings.broker_secret or ""
-        namespace = place.partition("/")[0]
+        secret_path = self.settings.outer_broker_secret or self.settings.broker_secret or ""
+        namespace = secret_path.partition("/")[0]
         for kind, name in (
             ("Service", SERVICE),
             ("ConfigMap", objects.CONFIGURATION),
@@ -405,21 +413,27 @@ class Cluster:
             if present is not None and is_ours(present):
                 self.kubernetes.delete(kind, namespace, name)
 
-    def _publish(
-        self, found: Object, report: Report, tell: Tell, error: StackbusError | None = None
+    def _write_status(
+        self,
+        resource: Object,
+        report: Report,
+        post_event: PostEvent,
+        error: StackbusError | None = None,
     ) -> None:
-        """Write the status if it says anything new, and tell people what turned."""
-        before = found.get("status") or {}
-        generation = found["metadata"].get("generation", 0)
+        """Write the status if it changed, and post an event for each changed condition."""
+        before = resource.get("status") or {}
+        generation = resource["metadata"].get("generation", 0)
         after = report.to_status(before, generation, self.clock())
-        for line in telling.turned(before.get("conditions") or [], after["conditions"]):
-            tell(*line)
-        reachable = report.conditions.get(told.BROKER)
+        for event in reporting.list_transitions(
+            before.get("conditions") or [], after["conditions"]
+        ):
+            post_event(*event)
+        reachable = report.conditions.get(conditions.BROKER)
         if reachable is not None:
             BROKER_REACHABLE.set(reachable.status == "True")
         if all(before.get(key) == value for key, value in after.items()):
             return
-        namespace, name = _identity(found)
+        namespace, name = _identity(resource)
         try:
             self.kubernetes.apply_status(
                 {
@@ -432,48 +446,49 @@ class Cluster:
         except KubernetesError:
             if error is None:
                 raise
-            log.warning("operator.status-unwritten", resource=f"{namespace}/{name}")
+            log.warning("operator.status_not_written", resource=f"{namespace}/{name}")
 
 
-def _identity(found: Object | None) -> tuple[str, str]:
-    if found is None:
+def _identity(resource: Object | None) -> tuple[str, str]:
+    if resource is None:
         return ("", "")
-    return found["metadata"]["namespace"], found["metadata"]["name"]
+    return resource["metadata"]["namespace"], resource["metadata"]["name"]
 
 
-def _document(found: Object) -> dict[str, Any]:
-    """Give the part of the resource that is an administrator's."""
-    return {key: found[key] for key in ("apiVersion", "kind", "metadata", "spec") if key in found}
+def _document(resource: Object) -> dict[str, Any]:
+    """Return the part of the resource that the administrator writes."""
+    keys = ("apiVersion", "kind", "metadata", "spec")
+    return {key: resource[key] for key in keys if key in resource}
 
 
-def _nowhere(settings: Settings) -> Endpoint:
+def _empty_endpoint(settings: Settings) -> Endpoint:
     return Endpoint((), *_DEFAULT_PORTS, settings.outer_vhost)
 
 
-def _ports(broker: RabbitMQ, service: Object | None) -> tuple[int, int]:
-    """Ask where the broker listens; while it is away the Service keeps its ports."""
+def _find_ports(broker: RabbitMQ, service: Object | None) -> tuple[int, int]:
+    """Return the ports of the broker's listeners; if it is unreachable, those of the Service."""
     try:
         plain, encrypted = broker.listener("amqp"), broker.listener("amqp/ssl")
     except BrokerUnreachable:
-        known = [port["port"] for port in service["spec"]["ports"]] if service else []
-        return (known[0], known[1]) if len(known) == len(_DEFAULT_PORTS) else _DEFAULT_PORTS
+        ports = [port["port"] for port in service["spec"]["ports"]] if service else []
+        return (ports[0], ports[1]) if len(ports) == len(_DEFAULT_PORTS) else _DEFAULT_PORTS
     return plain or _DEFAULT_PORTS[0], encrypted or _DEFAULT_PORTS[1]
 
 
-def _holds(present: object, wanted: object) -> bool:
-    """Tell whether everything that is ``wanted`` is so in ``present``, which may hold more."""
-    if isinstance(wanted, Mapping) and isinstance(present, Mapping):
-        return all(key in present and _holds(present[key], wanted[key]) for key in wanted)
-    if isinstance(wanted, list) and isinstance(present, list):
-        return len(wanted) == len(present) and all(map(_holds, present, wanted))
-    return present == wanted
+def _contains(present: object, desired: object) -> bool:
+    """Return whether ``present`` has every value of ``desired``; it may have more."""
+    if isinstance(desired, Mapping) and isinstance(present, Mapping):
+        return all(key in present and _contains(present[key], desired[key]) for key in desired)
+    if isinstance(desired, list) and isinstance(present, list):
+        return len(desired) == len(present) and all(map(_contains, present, desired))
+    return present == desired
 
 
-def _kept_endpoint(store: KubernetesStore, vhost: str) -> Endpoint | None:
-    """Read from the original of a consumer's Secret what consumers were told last."""
+def _read_previous_endpoint(store: KubernetesStore, vhost: str) -> Endpoint | None:
+    """Return the endpoint in the original of a consumer's Secret; None without any."""
     for name in filter(creds.is_topic_secret, store.names(OWN_NAMESPACE)):
-        kept = store.read(OWN_NAMESPACE, name)
-        data = kept.data if kept else {}
+        secret = store.read(OWN_NAMESPACE, name)
+        data = secret.data if secret else {}
         ports = (data.get("port_amqp", ""), data.get("port_amqp-tls", ""))
         if data.get("hosts") and all(port.isdecimal() for port in ports):
             return Endpoint(tuple(data["hosts"].split(",")), int(ports[0]), int(ports[1]), vhost)
@@ -481,23 +496,23 @@ def _kept_endpoint(store: KubernetesStore, vhost: str) -> Endpoint | None:
 
 
 def _without_foreign(
-    deployment: Deployment, foreign: frozenset[str], known: Mapping[str, object]
+    deployment: Deployment, foreign: frozenset[str], exposed: Mapping[str, object]
 ) -> tuple[Deployment, dict[str, str]]:
-    """Leave out the topics whose Secret is somebody else's; say why, by topic.
+    """Return the deployment without the topics whose Secret is not ours, and the reason by topic.
 
-    Raises Conflict for one that is exposed already: leaving it out would remove its queues.
+    Raises Conflict for an exposed topic: without it in the deployment, its queues would be removed.
     """
     refused = {}
     for topic in deployment.topics:
         if secret_name(topic.name) in foreign:
             refused[topic.name] = (
-                f"the Secret {NAMESPACE}/{secret_name(topic.name)} is not stackbus': it is left as "
-                "it is; name the topic otherwise, or remove that Secret"
+                f"the Secret {NAMESPACE}/{secret_name(topic.name)} exists and does not belong to "
+                "stackbus; rename the topic, or delete that Secret"
             )
-    if taken := refused.keys() & known.keys():
-        raise Conflict("; ".join(refused[topic] for topic in sorted(taken)))
-    kept = tuple(topic for topic in deployment.topics if topic.name not in refused)
-    return replace(deployment, topics=kept), refused
+    if conflicts := refused.keys() & exposed.keys():
+        raise Conflict("; ".join(refused[topic] for topic in sorted(conflicts)))
+    topics = tuple(topic for topic in deployment.topics if topic.name not in refused)
+    return replace(deployment, topics=topics), refused
 
 
 def _write_if_changed(store: KubernetesStore, secret: Secret) -> None:
@@ -505,7 +520,10 @@ def _write_if_changed(store: KubernetesStore, secret: Secret) -> None:
         store.write(secret)
 
 
-def _topics(credentials: Credentials, known: Mapping[str, Generations]) -> Iterator[TopicReport]:
+def _report_topics(
+    credentials: Credentials, generations: Mapping[str, Generations]
+) -> Iterator[TopicReport]:
+    """Yield the report of each exposed topic, and set its metrics."""
     TOPICS.set(len(credentials.consumers))
     CERTIFICATE_EXPIRES.clear()
     for consumer in credentials.consumers:
@@ -516,14 +534,14 @@ def _topics(credentials: Credentials, known: Mapping[str, Generations]) -> Itera
             secret_name(consumer.topic),
             tuple(queue_name(consumer.topic, priority) for priority in PRIORITIES),
             expires,
-            known[consumer.topic].rotated_at,
+            generations[consumer.topic].rotated_at,
         )
 
 
-def _count(plan: Plan) -> None:
+def _count_changes(plan: Plan) -> None:
     for step in plan.steps:
         CHANGES.labels(step.kind, step.sign).inc()
 
 
-def _debug(text: str) -> None:
+def _log_step(text: str) -> None:
     log.debug("operator.step", step=text)

@@ -1,9 +1,9 @@
-"""Rotation by annotation: pure.
+"""Rotation requested by an annotation. Pure.
 
-Called by ``reconcile.py``. The administrator writes ``stackbus.io/rotate``: topics with commas
-between, each with ``:GRACE`` if 24 hours are not right, or ``*`` for all. The wish is turned, in
-one write, into ``stackbus.io/rotating``: the generation that each topic is to reach. So whoever is
-stopped anywhere and begins again rotates once, not twice.
+The administrator sets ``stackbus.io/rotate``: topics separated by commas, each with ``:GRACE`` for
+a grace time other than 24 hours, or ``*`` for all. ``reconcile.py`` replaces it, in one write, by
+``stackbus.io/rotating``: the generation that each topic shall reach. So a rotation that is
+interrupted and resumed happens once.
 """
 
 from __future__ import annotations
@@ -23,56 +23,56 @@ ROTATE = "stackbus.io/rotate"
 ROTATING = "stackbus.io/rotating"
 DEFAULT_GRACE = timedelta(hours=24)
 
-_WISH = re.compile(r"\s*(\*|[^\s:,*]+)\s*(?::\s*([^\s:,*]+)\s*)?")
+_REQUEST = re.compile(r"\s*(\*|[^\s:,*]+)\s*(?::\s*([^\s:,*]+)\s*)?")
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """The generation that a topic is to reach, and how long the one before still works."""
+    """The generation that a topic shall reach; the one before works for the grace time."""
 
     topic: str
     generation: int
     grace: timedelta
 
 
-def targets(wish: str, exposed: Mapping[str, Generations]) -> tuple[Target, ...]:
-    """Read what the administrator wrote. ``exposed``: the topics and their generations.
+def parse_request(text: str, exposed: Mapping[str, Generations]) -> tuple[Target, ...]:
+    """Return the targets of the annotation ``ROTATE``; ``exposed`` has generations by topic.
 
-    Raises InputError that names the value and the mend.
+    Raises InputError that names the value and the remedy.
     """
-    found: dict[str, Target] = {}
-    for word in wish.split(","):
-        match = _WISH.fullmatch(word)
+    targets: dict[str, Target] = {}
+    for word in text.split(","):
+        match = _REQUEST.fullmatch(word)
         try:
             grace = parse_duration(match[2]) if match and match[2] else None
         except ValueError:
             match = None
         if match is None:
             raise InputError(
-                f"{ROTATE}: {word[:80]!r}: a topic, or a topic and a grace time (siem:24h; "
-                "siem:0s ends the old credentials at once), or * for all topics was expected"
+                f"{ROTATE}: {word[:80]!r}: expected a topic, a topic and a grace time (siem:24h; "
+                "siem:0s ends the old credentials at once), or * for all topics"
             )
         if match[1] != "*" and match[1] not in exposed:
             near = difflib.get_close_matches(match[1], list(exposed), 1)
-            mend = (
+            remedy = (
                 f"did you mean {near[0]!r}?" if near else f"exposed: {', '.join(exposed) or 'none'}"
             )
-            raise InputError(f"{ROTATE}: {match[1]!r}: no such topic; {mend}")
+            raise InputError(f"{ROTATE}: {match[1]!r}: no such topic; {remedy}")
         for topic in exposed if match[1] == "*" else (match[1],):
-            reached = exposed[topic].current + 1
-            found[topic] = Target(topic, reached, DEFAULT_GRACE if grace is None else grace)
-    return tuple(found.values())
+            generation = exposed[topic].current + 1
+            targets[topic] = Target(topic, generation, DEFAULT_GRACE if grace is None else grace)
+    return tuple(targets.values())
 
 
-def written(wanted: tuple[Target, ...]) -> str:
-    """Write targets down for the annotation."""
+def encode_targets(targets: tuple[Target, ...]) -> str:
+    """Return the value of the annotation ``ROTATING``."""
     return json.dumps(
-        {one.topic: [one.generation, int(one.grace.total_seconds())] for one in wanted}
+        {target.topic: [target.generation, int(target.grace.total_seconds())] for target in targets}
     )
 
 
-def read(text: str) -> tuple[Target, ...]:
-    """Read what ``written`` wrote; what somebody made of it since counts as nothing."""
+def decode_targets(text: str) -> tuple[Target, ...]:
+    """Return the targets in the annotation ``ROTATING``; none if somebody damaged it."""
     try:
         return tuple(
             Target(str(topic), int(generation), timedelta(seconds=int(grace)))

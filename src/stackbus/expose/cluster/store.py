@@ -1,8 +1,8 @@
-"""Secrets in Kubernetes, behind the same Protocol as the folder's.
+"""The store of Secrets in Kubernetes, with the same Protocol as the store in a folder.
 
-Called by ``reconcile.py``, which makes one for each run: a namespace is listed once, at its first
-use, and what is written meanwhile is remembered. A Secret is ours if it bears our label, or if we
-are among those who applied its fields (somebody may have taken the label away).
+``reconcile.py`` makes a store for each run. A namespace is listed once, at its first use, and
+writes update that list. A Secret is ours if it has our label, or if stackbus is among the managers
+that applied its fields (somebody may have removed the label).
 """
 
 from __future__ import annotations
@@ -24,33 +24,33 @@ log = structlog.get_logger()
 
 
 class Objects(Protocol):
-    """What is needed of Kubernetes; ``clients/kubernetes.py`` is the real one."""
+    """The part of Kubernetes' API that reconciling needs; see ``clients/kubernetes.py``."""
 
     def get(self, kind: str, namespace: str | None, name: str) -> Object | None:
-        """Give an object, None if there is none."""
+        """Return an object; None if it does not exist."""
 
     def list(self, kind: str, namespace: str | None = None) -> list[Object]:
         """List the objects of a kind in a namespace, or in all."""
 
-    def create(self, wanted: Object) -> None:
-        """Create an object; one that is there is left as it is."""
+    def create(self, desired: Object) -> None:
+        """Create an object; leave an existing one as it is."""
 
-    def apply(self, wanted: Object) -> Object:
-        """Make an object so, as the owner of these fields; give what came of it."""
+    def apply(self, desired: Object) -> Object:
+        """Apply an object as the owner of its fields (server-side apply); return the result."""
 
-    def apply_status(self, wanted: Object) -> None:
-        """Make the status of an OpenStackDeployment so."""
+    def apply_status(self, desired: Object) -> None:
+        """Apply the status of an OpenStackDeployment."""
 
-    def patch(self, found: Object, change: Object, *, only_if_unchanged: bool = False) -> None:
-        """Merge ``change`` into an object; null removes."""
+    def patch(self, current: Object, change: Object, *, only_if_unchanged: bool = False) -> None:
+        """Merge ``change`` into an object; null removes a field."""
 
     def delete(self, kind: str, namespace: str, name: str) -> None:
-        """Delete an object; none is no error."""
+        """Delete an object if it exists."""
 
 
-def is_ours(found: Object) -> bool:
-    """Tell whether stackbus made an object."""
-    metadata = found["metadata"]
+def is_ours(current: Object) -> bool:
+    """Return whether stackbus made an object."""
+    metadata = current["metadata"]
     labels = metadata.get("labels") or {}
     appliers = {
         entry.get("manager")
@@ -61,50 +61,52 @@ def is_ours(found: Object) -> bool:
 
 
 class KubernetesStore:
-    """The Secrets of a cluster, as they were when this store first looked."""
+    """The Secrets of a Kubernetes cluster, as they were when this store first listed them."""
 
     def __init__(self, objects: Objects) -> None:
-        """Keep the Secrets in the cluster behind ``objects``."""
+        """Store Secrets through ``objects``."""
         self._objects = objects
-        self._known: dict[str, dict[str, Object]] = {}
+        self._by_name: dict[str, dict[str, Object]] = {}
 
     def read(self, namespace: str, name: str) -> Secret | None:
-        """Give a Secret, None if there is none, if it is not ours or cannot be understood."""
-        found = self._all(namespace).get(name)
-        if found is None or not is_ours(found) or found.get("type") != "Opaque":
+        """Return a Secret; None if it does not exist, is not ours or cannot be decoded."""
+        current = self._all(namespace).get(name)
+        if current is None or not is_ours(current) or current.get("type") != "Opaque":
             return None
         try:
             values = {
                 str(key): base64.b64decode(value, validate=True).decode()
-                for key, value in (found.get("data") or {}).items()
+                for key, value in (current.get("data") or {}).items()
             }
         except (binascii.Error, ValueError, TypeError):
             return None
         return Secret(namespace, name, values)
 
     def names(self, namespace: str) -> list[str]:
-        """List the Secrets of a namespace that are ours."""
-        return sorted(name for name, found in self._all(namespace).items() if is_ours(found))
+        """Return the names of our Secrets in a namespace."""
+        return sorted(name for name, secret in self._all(namespace).items() if is_ours(secret))
 
     def foreign(self, namespace: str) -> frozenset[str]:
-        """Give the names of the Secrets of a namespace that are somebody else's."""
-        return frozenset(name for name, found in self._all(namespace).items() if not is_ours(found))
+        """Return the names of the Secrets in a namespace that are not ours."""
+        return frozenset(
+            name for name, secret in self._all(namespace).items() if not is_ours(secret)
+        )
 
     def label(self, namespace: str) -> None:
-        """Put our label back where somebody took it."""
-        for name, found in self._all(namespace).items():
-            labels = found["metadata"].get("labels") or {}
-            if is_ours(found) and not LABELS.items() <= labels.items():
-                self._objects.patch(found, {"metadata": {"labels": LABELS}})
+        """Restore our label on Secrets from which somebody removed it."""
+        for name, secret in self._all(namespace).items():
+            labels = secret["metadata"].get("labels") or {}
+            if is_ours(secret) and not LABELS.items() <= labels.items():
+                self._objects.patch(secret, {"metadata": {"labels": LABELS}})
                 log.info("operator.labelled", secret=f"{namespace}/{name}")
 
     def write(self, secret: Secret) -> None:
-        """Apply the Secret. Raises Conflict, and touches nothing, if it is somebody else's."""
+        """Apply the Secret. Raises Conflict, and changes nothing, if it exists and is not ours."""
         present = self._all(secret.namespace).get(secret.name)
         if present is not None and not is_ours(present):
             raise Conflict(
-                f"the Secret {secret.namespace}/{secret.name} is not stackbus': it is left as it "
-                "is; name the topic otherwise, or remove that Secret"
+                f"the Secret {secret.namespace}/{secret.name} exists and does not belong to "
+                "stackbus; rename the topic, or delete that Secret"
             )
         if present is not None and present.get("type") != "Opaque":
             # A Secret's type cannot be changed.
@@ -115,15 +117,15 @@ class KubernetesStore:
         self._all(secret.namespace)[secret.name] = self._objects.apply(as_object(secret))
 
     def remove(self, namespace: str, name: str) -> None:
-        """Remove the Secret if it is ours."""
+        """Delete the Secret if it is ours."""
         if name in self.names(namespace):
             self._objects.delete("Secret", namespace, name)
             del self._all(namespace)[name]
 
     def _all(self, namespace: str) -> dict[str, Object]:
-        if namespace not in self._known:
-            self._known[namespace] = {
-                found["metadata"]["name"]: found
-                for found in self._objects.list("Secret", namespace)
+        if namespace not in self._by_name:
+            self._by_name[namespace] = {
+                secret["metadata"]["name"]: secret
+                for secret in self._objects.list("Secret", namespace)
             }
-        return self._known[namespace]
+        return self._by_name[namespace]

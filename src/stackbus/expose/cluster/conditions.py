@@ -1,7 +1,7 @@
-"""What the resource's status says: pure.
+"""The status of the resource: conditions, topics, endpoint and relay. Pure.
 
-Called by ``reconcile.py``, which fills a Report while it works; ``Report.to_status`` is what is
-written. A condition is a word for machines and a sentence for people, which says what to do.
+``reconcile.py`` fills a ``Report`` while it works and writes ``Report.to_status`` to the resource.
+A condition has a reason for machines and a message for people, which says what to do.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ READY, BROKER, ENDPOINT, RELAY, ROTATED = (
     "RelayActive",
     "Rotated",
 )
-_MOST_MESSAGE = 4000
-"""Characters of a sentence; Kubernetes allows 32768."""
+_MAX_MESSAGE = 4000
+"""Characters of a message; Kubernetes allows 32768."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class TopicReport:
-    """One topic, as the status tells it; ``problem`` says why it is not exposed."""
+    """One topic in the status; ``problem`` is the reason why it is not exposed."""
 
     name: str
     secret: str
@@ -47,30 +47,32 @@ class TopicReport:
 
 @dataclass(slots=True)
 class Report:
-    """What one run has found, so far."""
+    """The results of one run so far."""
 
     conditions: dict[str, Condition] = field(default_factory=dict)
     topics: tuple[TopicReport, ...] | None = None
     hosts: tuple[str, ...] = ()
     relay: RelayStatus | None = None
 
-    def say(self, kind: str, status: str, reason: str, message: str) -> None:
+    def set_condition(self, kind: str, status: str, reason: str, message: str) -> None:
         """Set a condition."""
-        self.conditions[kind] = Condition(status, reason, message[:_MOST_MESSAGE])
+        self.conditions[kind] = Condition(status, reason, message[:_MAX_MESSAGE])
 
     def to_status(
         self, before: Mapping[str, Any], generation: int, now: datetime
     ) -> dict[str, Any]:
-        """Give the status to write; what was not looked at stays as it was ``before``."""
+        """Return the status to write; parts that the run did not reach stay as ``before``."""
         status: dict[str, Any] = {
             "observedGeneration": generation,
             "conditions": _conditions(self.conditions, before.get("conditions") or [], now),
         }
         topics = (
-            before.get("topics") if self.topics is None else [_topic(one) for one in self.topics]
+            before.get("topics")
+            if self.topics is None
+            else [_topic(topic) for topic in self.topics]
         )
         status["topics"] = topics or []
-        status["exposedTopics"] = sum("problem" not in one for one in status["topics"])
+        status["exposedTopics"] = sum("problem" not in topic for topic in status["topics"])
         hosts = list(self.hosts) or (before.get("endpoint") or {}).get("hosts")
         if hosts:
             status["endpoint"] = {"hosts": hosts}
@@ -86,25 +88,25 @@ class Report:
         return status
 
 
-def was_refused(status: Mapping[str, Any]) -> bool:
-    """Tell whether the last rotation that was asked for made no sense."""
+def rotation_was_refused(status: Mapping[str, Any]) -> bool:
+    """Return whether the last rotation request was invalid."""
     return any(
-        one["type"] == ROTATED and one["status"] == "False"
-        for one in status.get("conditions") or []
+        condition["type"] == ROTATED and condition["status"] == "False"
+        for condition in status.get("conditions") or []
     )
 
 
 def _conditions(
-    found: Mapping[str, Condition], before: list[Mapping[str, Any]], now: datetime
+    conditions: Mapping[str, Condition], before: list[Mapping[str, Any]], now: datetime
 ) -> list[dict[str, Any]]:
-    known = {one["type"]: one for one in before}
+    previous = {condition["type"]: condition for condition in before}
     result = []
     for kind in (READY, BROKER, ENDPOINT, RELAY, ROTATED):
-        if kind not in found:
-            if kind in known:
-                result.append(dict(known[kind]))
+        if kind not in conditions:
+            if kind in previous:
+                result.append(dict(previous[kind]))
             continue
-        condition, last = found[kind], known.get(kind, {})
+        condition, last = conditions[kind], previous.get(kind, {})
         since = last.get("lastTransitionTime") if last.get("status") == condition.status else None
         result.append(
             {
