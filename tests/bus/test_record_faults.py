@@ -70,6 +70,7 @@ def test_connections_may_be_cut_again_and_again(topic: Recorded) -> None:
     with running(topic.start()) as process:
         ids = topic.publish(500)
         topic.wait_for(100)
+        wait_until(lambda: topic.consumers() == 7, 60, "the broker does not count the consumers")
         for _ in range(4):
             proxy.cut()
             ids += topic.publish(500)
@@ -87,6 +88,7 @@ def test_a_connection_may_be_silent_until_it_is_lost(topic: Recorded) -> None:
     with running(topic.start(env={"STACKBUS_AMQP_HEARTBEAT": HEARTBEAT})) as process:
         ids = topic.publish(500)
         topic.wait_for(100)
+        wait_until(lambda: topic.consumers() == 7, 60, "the broker does not count the consumers")
         proxy.fall_silent()
         ids += topic.publish(500)
         wait_until(lambda: topic.consumers() == 0, 60, "the broker has not noticed the silence")

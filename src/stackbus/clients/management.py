@@ -49,7 +49,7 @@ class Management:
             raise InputError(f"{origin}: not a CA certificate (PEM): {error}") from None
         credentials = base64.b64encode(f"{user}:{password}".encode()).decode()
         self._headers = {
-            "Accept": "application/json",
+            "Accept": "*/*",  # user-limits offers no JSON
             "Authorization": f"Basic {credentials}",
             "Content-Type": "application/json",
         }
