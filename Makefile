@@ -4,7 +4,9 @@ BROKERS ?= $(CURDIR)/.cache/brokers
 KUBERNETES ?= $(CURDIR)/.cache/kubernetes
 export CLOUD ?= $(CURDIR)/.cache/cloud
 
-.PHONY: help setup demo up test check bench test-brokers test-kubernetes \
+WORKERS ?= 3
+
+.PHONY: help setup demo up test check bench test-all test-brokers test-kubernetes \
 	cloud cloud-down scenario test-cloud golden docs clean
 
 help:  ## list the targets
@@ -28,9 +30,11 @@ check: setup  ## formatting, lint, types, floors, generated pages, plain English
 	python scripts/crd.py --check
 	python scripts/language.py
 
-test: setup  ## every test, on the RabbitMQ of this machine
+test: setup  ## every test, on this machine's RabbitMQ; PART=unit, contract, bus, cli or kubernetes
 	scripts/setup kubectl
-	pytest
+	pytest -n $(WORKERS) --dist loadfile $(if $(PART),tests/$(PART))
+
+test-all: test test-brokers test-kubernetes test-cloud  ## the nightly matrix; not in CI
 
 bench: setup  ## speed, as ratios against a peer in the same run
 	scripts/setup kubectl

@@ -10,10 +10,11 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from select import select
+from uuid import uuid4
 
 import msgspec
 import pytest
@@ -169,16 +170,26 @@ def test_what_comes_is_followed_until_ctrl_c(tmp_path: Path) -> None:
         stdout=subprocess.PIPE, text=True,
     )  # fmt: skip
     assert process.stdout is not None
-    time.sleep(3)
-    for one in golden():
-        events = normalise(one.body, "bus", datetime.now(UTC), one.service)
-        if one.service in {"glance", "heat"}:
+    output = process.stdout
+    template = next(event for event in CAPTURED if event.service == "glance")
+
+    def is_following() -> bool:
+        marker = msgspec.structs.replace(template, id=str(uuid4()), received=datetime.now(UTC))
+        history.events.store([EventRow.from_event(marker)])
+        return bool(select([output], [], [], 0.2)[0])
+
+    wait_until(is_following)
+    for captured in golden():
+        events = normalise(captured.body, "bus", datetime.now(UTC), captured.service)
+        if captured.service in {"glance", "heat"}:
             history.events.store([EventRow.from_event(event) for event in events])
-    wanted = sum(event.service == "glance" for event in CAPTURED)
-    lines = [json.loads(process.stdout.readline()) for _ in range(wanted)]
+    missing = {(event.id, event.index) for event in CAPTURED if event.service == "glance"}
+    while missing:
+        line = json.loads(output.readline())
+        assert line["service"] == "glance"
+        missing.discard((line["id"], line["index"]))
     process.send_signal(signal.SIGINT)
     assert process.wait(20) == 0
-    assert {line["service"] for line in lines} == {"glance"}
     engine.close()
 
 

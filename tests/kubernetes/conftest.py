@@ -13,7 +13,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -248,13 +247,12 @@ class Cloud:
         self.wait(lambda: self.condition(kind).get("status") == status, 90)
 
     def wait(self, true: Callable[[], object], seconds: float = 60) -> None:
-        end = time.monotonic() + seconds
-        while not true():
-            if time.monotonic() > end:
-                found = self.get(KIND, OPENSTACK, NAME)
-                status = json.dumps((found or {}).get("status"), indent=1)
-                pytest.fail(f"it did not become true\n{status}\n{self.said()}")
-            time.sleep(0.05)
+        try:
+            wait_until(true, seconds)
+        except AssertionError:
+            current = self.get(KIND, OPENSTACK, NAME)
+            status = json.dumps((current or {}).get("status"), indent=1)
+            pytest.fail(f"not true after {seconds} s\n{status}\n{self.said()}")
 
     # What is in the broker
 

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from stackbus.errors import InputError
 from stackbus.expose.cluster import rotation
+from stackbus.expose.cluster.conditions import BROKER, READY, Report, TopicReport
 from stackbus.expose.cluster.endpoint import Access, find_endpoint, read_access
 from stackbus.expose.cluster.rotation import Target
-from stackbus.expose.cluster.conditions import BROKER, READY, Report, TopicReport
 from stackbus.expose.credentials import Generations
 from stackbus.expose.status import RelayStatus
 

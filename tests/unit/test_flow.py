@@ -5,13 +5,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 import threading
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 
 import prometheus_client
 import pytest
+from tests.conftest import wait_until
 
 from stackbus import sources
 from stackbus.errors import BrokerUnreachable, HistoryUnreachable, StackbusError
@@ -34,6 +34,8 @@ class ListSource:
         self.commits: list[int] = []
         self.subscriptions = 0
         self.breaks_at: set[int] = set()  # numbers before which the connection is lost, once
+        self.arrival = threading.Event()  # never set: no more deliveries arrive
+        self.empty_receives = 0
 
     @contextmanager
     def subscribe(self) -> Iterator[ListSource]:
@@ -43,7 +45,8 @@ class ListSource:
 
     def receive(self, seconds: float) -> list[Delivery]:
         if self.next > self.count:
-            time.sleep(seconds)
+            self.arrival.wait(seconds)
+            self.empty_receives += 1
             return []
         if self.next in self.breaks_at:
             self.breaks_at.remove(self.next)
@@ -148,7 +151,8 @@ def test_positions_are_committed_in_order_though_a_later_batch_is_written_first(
     thread = threading.Thread(target=make_loop(source, sink).run, args=(0.1,))
     thread.start()
     assert second_has_ended.wait(5)
-    time.sleep(0.1)
+    empty_receives = source.empty_receives
+    wait_until(lambda: source.empty_receives > empty_receives + 2)  # a commit follows each
     committed_meanwhile += source.commits
     first_may_end.set()
     thread.join(5)
@@ -203,11 +207,11 @@ def test_a_crash_of_the_sink_commits_nothing_and_the_next_run_repeats_it(
 
 
 def test_stop_writes_and_commits_all_that_was_received(make_loop: MakeLoop) -> None:
-    is_writing = threading.Event()
+    is_writing, is_stopped = threading.Event(), threading.Event()
 
     def be_slow(_: list[int]) -> None:
         is_writing.set()
-        time.sleep(0.1)
+        is_stopped.wait(5)
 
     source, sink = ListSource(10_000), ListSink(before_write=be_slow)
     loop = make_loop(source, sink)
@@ -215,6 +219,7 @@ def test_stop_writes_and_commits_all_that_was_received(make_loop: MakeLoop) -> N
     thread.start()
     assert is_writing.wait(5)
     loop.stop()
+    is_stopped.set()
     thread.join(5)
     assert source.committed == loop.tally.received == len(sink.numbers)
 
