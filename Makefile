@@ -1,12 +1,13 @@
 # Each target does all its own set-up: on a fresh Debian or Ubuntu, `make demo` is the first command.
 export PATH := $(CURDIR)/.venv/bin:$(CURDIR)/.tools/bin:$(PATH)
 BROKERS ?= $(CURDIR)/.cache/brokers
+PYTHONS ?= $(CURDIR)/.cache/python
 KUBERNETES ?= $(CURDIR)/.cache/kubernetes
 export CLOUD ?= $(CURDIR)/.cache/cloud
 
 WORKERS ?= 3
 
-.PHONY: help setup demo up test check bench test-all test-brokers test-kubernetes \
+.PHONY: help setup demo up test check bench test-all test-loaded test-python test-brokers test-kubernetes \
 	cloud cloud-down scenario test-cloud golden docs clean
 
 help:  ## list the targets
@@ -34,7 +35,14 @@ test: setup  ## every test, on this machine's RabbitMQ; PART=unit, contract, bus
 	scripts/setup kubectl
 	pytest -n $(WORKERS) --dist loadfile $(if $(PART),tests/$(PART))
 
-test-all: test test-brokers test-kubernetes test-cloud  ## the nightly matrix; not in CI
+test-loaded: setup  ## every test, beside processes that keep all cores busy
+	scripts/setup kubectl
+	scripts/test-loaded
+
+test-python: setup  ## unit and contract tests on Debian 13's Python 3.13 (root; a minute once)
+	scripts/test-python $(PYTHONS)
+
+test-all: test test-python test-brokers test-kubernetes test-cloud  ## the nightly matrix; not in CI
 
 bench: setup  ## speed, as ratios against a peer in the same run
 	scripts/setup kubectl

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from keystoneauth1.exceptions import InternalServerError
+
 from tests.cloud.scenario.run import Actor, ScenarioRun
 
 _RANDOM = {"type": "OS::Heat::RandomString", "properties": {"length": 8}}
@@ -34,9 +36,10 @@ def heat(run: ScenarioRun) -> None:
 
 
 def _call(actor: Actor, name: str, method: str, path: str, stack: str, body: object = None) -> Any:
-    """Call Heat; ``stack`` is the stack's id, empty for the call that creates it."""
-    own_id: dict[str, Any] = {"id_of": lambda _: stack} if stack else {}
-    return actor.do(f"heat.{name}", actor.rest, "orchestration", method, path, body, **own_id)
+    """Call Heat; ``stack`` is the stack's id."""
+    return actor.do(
+        f"heat.{name}", actor.rest, "orchestration", method, path, body, id_of=lambda _: stack
+    )
 
 
 def _status(actor: Actor, stack: str) -> str:
@@ -52,11 +55,23 @@ def _create(
     **extra: object,
 ) -> str:
     body = {"stack_name": name, "template": template, "timeout_mins": 2, **extra}
-    resource = _call(actor, f"stack.{call}", "POST", "/stacks", "", body)["stack"]["id"]
+    resource = actor.do(f"heat.stack.{call}", _post_stack, actor, body)["stack"]["id"]
     actor.until(
         lambda: _status(actor, resource), state, bad=("CREATE_FAILED",) if call == "create" else ()
     )
     return str(resource)
+
+
+def _post_stack(actor: Actor, body: object) -> Any:
+    """Create a stack.
+
+    Keystone may refuse a trust while it deletes another one of the same user (seen once). Then
+    Heat answers 500 and has created nothing, so the request is sent again.
+    """
+    try:
+        return actor.rest("orchestration", "POST", "/stacks", body)
+    except InternalServerError:
+        return actor.rest("orchestration", "POST", "/stacks", body)
 
 
 def _change(actor: Actor, name: str, stack: str, body: Mapping[str, object]) -> None:
