@@ -18,9 +18,20 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from stackbus.errors import Unreadable
+from stackbus.events.depth import CUT, MAX_DEPTH, cut_deep, may_be_too_deep
 from stackbus.services import SERVICES
 
 MASK = "***"
+
+MAX_TEXT = 1024 * 1024
+"""Characters of a text that are searched. A longer text is masked whole unless the check of its
+bytes clears it: services send a megabyte in no text, and a search copies it once per pattern."""
+
+MAX_EXTRA_TEXT = 16 * 1024
+"""Characters that a pattern from the settings searches, for it need not run in linear time."""
+
+_MAX_DIGITS = 4000  # Python refuses to read an integer of more than 4300.
+_MAX_PATH = 1000  # Longer paths are shortened: each member copies the path of its parent.
 
 SENSITIVE_NAMES = (
     "passw",  # password, passwd, admin_password, ipmi_password, ...
@@ -75,7 +86,6 @@ HARMLESS_SUFFIXES = (
 
 SECRET_PATTERNS = (
     r"gAAAA[A-Za-z0-9_-]{40,}(?:={1,2}|(?:%3[Dd]){1,2})?",  # Fernet token
-    r"eyJ[A-Za-z0-9_-]{6,}(?:\.[A-Za-z0-9_-]*){2,4}",  # JWT: JWS has three parts, JWE five
     (
         r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----"  # PEM, cut short too
         r"(?:.*?-----END [A-Z0-9 ]*PRIVATE KEY(?: BLOCK)?-----|.*)"
@@ -86,7 +96,14 @@ SECRET_PATTERNS = (
         r"|access_?key|temp_url_sig|x-amz-signature)=)[^&;\s#\"'\\]+"  # ...?password=...
     ),
 )
-"""Text that matches one of these is secret under any name. The named groups are not masked."""
+"""Text that matches one of these is secret under any name. The named groups are not masked.
+
+Each runs in linear time: a part that repeats excludes the character at which a match begins.
+"""
+
+_JWT = re.compile(r"eyJ[A-Za-z0-9_-]{6,}+(?P<parts>(?:\.[A-Za-z0-9_-]*+){2,4})?")
+"""JWS has three parts, JWE five. A first part alone matches too, and is kept: a later ``eyJ`` in it
+would have the same end, and to search from each of them takes quadratic time."""
 
 _PATTERN_MARKS = (b"gaaaa", b"eyj", b"tempurlsig", b"xamzsignature")
 _URL_WITH_PASSWORD = re.compile(rb"://[^/?#:@\"']*:[^/?#@\"']*@")
@@ -99,7 +116,7 @@ _DROP_SEPARATORS = str.maketrans("", "", _SEPARATORS.decode())
 _SECRET_FIELDS = tuple((prefix, field) for service in SERVICES for prefix, field in service.secrets)
 
 _ALL_FIELDS = frozenset(field for _, field in _SECRET_FIELDS)
-_NAME = re.compile(r"""(?P<quote>\\*["'])(?P<name>[\w.\- ]{1,100})(?P=quote)\s*:\s*""")
+_NAME = re.compile(r"""["'](?P<name>[\w.\- ]{1,100})\\*+["']\s*+:\s*+""")
 _VALUE = re.compile(
     r"""(?P<open>[bu]?(?P<end>\\*["'])).+?(?P<close>(?<!\\)(?P=end)|\Z)"""
     r"""|(?!null|true|false|None|True|False)[-+.\w]+""",
@@ -137,7 +154,7 @@ class Scrubber:
         # string is two quotes like the one that ended the name: one with more escapes begins a
         # value.
         self._harmless_rest = re.compile(
-            rf"[a-z0-9]*?(?:(?:{suffixes})\\*\":"
+            rf"[a-z0-9]{{0,100}}?(?:(?:{suffixes})\\*\":"
             rf"|(?P<quote>\\*\"):(?:null|true|false|(?P=quote)(?P=quote)|\[\]|{{}})[,}}\]])".encode()
         )
 
@@ -145,7 +162,7 @@ class Scrubber:
         """Mask the secrets of ``body``, a JSON text.
 
         A body without secrets is returned as the same object. Raises Unreadable for a body that
-        needs the walk and cannot be decoded, or has a key twice in one object.
+        needs the walk and is not JSON. Of a key twice in one object, the last value is kept.
         """
         fields = frozenset(
             field for prefix, field in _SECRET_FIELDS if event_type.startswith(prefix)
@@ -168,6 +185,8 @@ class Scrubber:
 
     def is_clear(self, body: bytes) -> bool:
         """Return whether the bytes of ``body`` rule a secret out; False if in doubt."""
+        if may_be_too_deep(body):
+            return False
         compact = body.translate(_LOWER_CASE, _SEPARATORS)
         for mark in self._marks:
             start = compact.find(mark)
@@ -180,6 +199,8 @@ class Scrubber:
             return False
         if not self._extra_patterns:
             return True
+        if len(body) > MAX_EXTRA_TEXT:
+            return False
         text = body.decode("utf-8", "replace")
         return not any(pattern.search(text) for pattern in self._extra_patterns)
 
@@ -192,20 +213,28 @@ class Scrubber:
 
     def mask_patterns(self, text: str) -> str:
         """Return ``text`` with every match of a secret pattern masked."""
+        if self._extra_patterns and len(text) > MAX_EXTRA_TEXT:
+            return MASK
+        text = _JWT.sub(_mask_jwt, text)
         for pattern in self._patterns:
             text = pattern.sub(_mask_match, text)
         return text
 
+    def is_clear_text(self, text: str) -> bool:
+        """Return whether a decoded text is cleared by the check of bytes."""
+        return self.is_clear(text.encode("utf-8", "surrogatepass"))
+
     def _walk(self, body: bytes, fields: frozenset[str]) -> Scrubbed:
         try:
-            tree = json.loads(body, object_pairs_hook=_build_object)
-            walk = _Walk(self, fields)
-            tree = walk.mask_value(tree, "")
-            if not walk.paths:
-                return Scrubbed(body)
-            return Scrubbed(json.dumps(tree).encode(), tuple(walk.paths))
-        except (ValueError, RecursionError) as error:
+            text = body.decode(json.detect_encoding(body), "surrogatepass")
+            tree = _decode(text, MAX_DEPTH)
+        except ValueError as error:
             raise Unreadable(f"cannot be searched for secrets: {type(error).__name__}") from error
+        walk = _Walk(self, fields)
+        tree = walk.mask_value(tree, "", 0)
+        if not walk.paths:
+            return Scrubbed(body)
+        return Scrubbed(json.dumps(tree).encode(), tuple(walk.paths))
 
     def _mask_named_values(self, text: str) -> str:
         """Mask the values after sensitive names in a text that is not JSON."""
@@ -229,18 +258,26 @@ class _Walk:
         self._fields = fields
         self.paths: list[str] = []
 
-    def mask_value(self, value: object, path: str) -> object:
+    def mask_value(self, value: object, path: str, depth: int) -> object:
         if isinstance(value, str):
-            return self._mask_text(value, path)
+            return self._mask_text(value, path, depth)
         if isinstance(value, dict):
-            return self._mask_object(value, path)
+            return self._mask_object(value, path, depth)
         if isinstance(value, list):
-            return [self.mask_value(item, f"{path}[{index}]") for index, item in enumerate(value)]
+            return [
+                self.mask_value(item, _shorten(f"{path}[{index}]"), depth + 1)
+                for index, item in enumerate(value)
+            ]
+        if value is _UNREAD:
+            self.paths.append(path)
+            return MASK
         return value
 
-    def _mask_object(self, members: dict[str, object], path: str) -> dict[str, object]:
+    def _mask_object(self, members: dict[str, object], path: str, depth: int) -> dict[str, object]:
         pair_name = _read_pair_name(members)
         walked: dict[str, object] = {}
+        if isinstance(members, _Doubled):
+            self.paths.append(path or "oslo.message")
         for name, value in members.items():
             shown_name = self._scrubber.mask_patterns(name)
             # Paths start at the notification, not at its envelope.
@@ -254,39 +291,81 @@ class _Walk:
                 self.paths.append(member_path)
                 walked[shown_name] = MASK
             else:
-                walked[shown_name] = self.mask_value(value, member_path)
+                walked[shown_name] = self.mask_value(value, member_path, depth + 1)
         return walked
 
-    def _mask_text(self, text: str, path: str) -> str:
+    def _mask_text(self, text: str, path: str, depth: int) -> str:
+        is_message = not path and depth == 1  # the notification in its envelope
+        if len(text) > MAX_TEXT and not is_message:
+            return text if self._scrubber.is_clear_text(text) else self._mask(path)
         if text.lstrip()[:1] in ("{", "["):
+            limit = MAX_DEPTH - depth
             try:
-                tree = json.loads(text, object_pairs_hook=_build_object)
-            except _DuplicateKey:
-                raise
+                tree = _decode(text, limit)
             except ValueError:
                 pass
             else:
+                if not is_message and not _is_searchable(tree):
+                    return text if self._scrubber.is_clear_text(text) else self._mask(path)
                 count_before = len(self.paths)
-                tree = self.mask_value(tree, path)
+                tree = self.mask_value(tree, path, depth)
                 return json.dumps(tree) if len(self.paths) > count_before else text
         masked = self._scrubber.mask_patterns(text)
         if masked != text:
             self.paths.append(path)
         return masked
 
+    def _mask(self, path: str) -> str:
+        self.paths.append(path)
+        return MASK
+
     def _is_secret_name(self, name: str) -> bool:
         return name in self._fields or self._scrubber.is_sensitive(name)
 
 
-class _DuplicateKey(ValueError):
-    """An object has a key twice, and readers differ in which value they take."""
+class _Doubled(dict[str, object]):
+    """An object that had a key twice. Readers differ in which value they take."""
+
+
+_UNREAD = object()
+"""In place of a number that is too long, or of a subtree that is nested too deep."""
+
+
+def _decode(text: str, limit: int) -> object:
+    """Decode a JSON text, its subtrees below ``limit`` levels replaced by _UNREAD."""
+    return json.loads(
+        cut_deep(text, limit),
+        object_pairs_hook=_build_object,
+        parse_int=_read_integer,
+        parse_float=_read_float,
+    )
 
 
 def _build_object(pairs: list[tuple[str, object]]) -> dict[str, object]:
     members = dict(pairs)
-    if len(members) != len(pairs):
-        raise _DuplicateKey
-    return members
+    return members if len(members) == len(pairs) else _Doubled(members)
+
+
+def _read_integer(digits: str) -> object:
+    return int(digits) if len(digits) <= _MAX_DIGITS else _UNREAD
+
+
+def _read_float(digits: str) -> object:
+    return _UNREAD if digits == CUT else float(digits)
+
+
+def _is_searchable(tree: object) -> bool:
+    """Return whether every value of the JSON in a text was read."""
+    values = [tree]
+    while values:
+        value = values.pop()
+        if value is _UNREAD or isinstance(value, _Doubled):
+            return False
+        if isinstance(value, dict):
+            values += value.values()
+        elif isinstance(value, list):
+            values += value
+    return True
 
 
 def _read_pair_name(members: Mapping[str, object]) -> str | None:
@@ -317,9 +396,17 @@ def _mask_match(match: re.Match[str]) -> str:
     return (groups.get("user") or groups.get("query") or "") + MASK
 
 
+def _mask_jwt(match: re.Match[str]) -> str:
+    return match[0] if match["parts"] is None else MASK
+
+
 def _normalise_name(name: str) -> str:
     return name.lower().translate(_DROP_SEPARATORS)
 
 
 def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name
+    return _shorten(f"{path}.{name}" if path else name)
+
+
+def _shorten(path: str) -> str:
+    return path if len(path) <= _MAX_PATH else path[:_MAX_PATH] + "..."
