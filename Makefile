@@ -33,7 +33,7 @@ check: setup  ## formatting, lint, types, floors, generated pages, plain English
 
 test: setup  ## every test, on this machine's RabbitMQ; PART=unit, contract, bus, cli or kubernetes
 	scripts/setup kubectl
-	pytest -n $(WORKERS) --dist loadfile $(if $(PART),tests/$(PART))
+	pytest -n $(WORKERS) --dist loadfile --no-loadscope-reorder $(if $(PART),tests/$(PART))
 
 test-loaded: setup  ## every test, beside processes that keep all cores busy
 	scripts/setup kubectl
