@@ -372,7 +372,12 @@ def test_a_flood_of_poison_stops_the_recorder_and_leaves_the_rest(topic: Recorde
     topic.publish(10)
     assert "10 stored" in topic.record(10)
     topic.publish_raw([os.urandom(5000) for _ in range(100)])
-    env = {"STACKBUS_QUARANTINE_MAX_BYTES": "100000", "STACKBUS_RECORD_BATCH": "10"}
+    env = {
+        "STACKBUS_QUARANTINE_MAX_BYTES": "100000",
+        "STACKBUS_RECORD_BATCH": "10",
+        # A second process may store a batch after the one that fails: it stays in the queue too.
+        "STACKBUS_RECORD_PROCESSES": "1",
+    }
     with running(topic.start(env=env)) as process:
         output = process.communicate(timeout=120)[1]
         assert process.returncode == 1
