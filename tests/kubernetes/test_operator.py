@@ -527,6 +527,10 @@ def wait_for_next_second() -> None:
     wait_until(lambda: int(time.time()) > now)
 
 
+def exposure_events(cloud: Cloud) -> list[str]:
+    return [text for reason, text in cloud.events() if reason == "TopicExposed"]
+
+
 def peers(cloud: Cloud) -> Mapping[str, object]:
     """Return the replicas that have announced themselves in the peering."""
     peering = cloud.get("ClusterKopfPeering", "", "stackbus")
@@ -631,8 +635,8 @@ def test_of_two_replicas_one_works_and_the_other_takes_over(cloud: Cloud) -> Non
     assert second.poll() is None
     cloud.set_external(topics=["siem", "cmdb"], settings=None)
     cloud.wait_for("Ready", "True", "Exposed")
-    written = [text for reason, text in cloud.events() if reason == "TopicExposed"]
-    assert len(written) == len(set(written)) == 2
+    cloud.wait(lambda: len(exposure_events(cloud)) == 2)
+    assert len(set(exposure_events(cloud))) == 2
     for process in (first, second):
         process.send_signal(signal.SIGKILL)
         process.wait(10)
